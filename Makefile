@@ -1,0 +1,51 @@
+# Everything happens in .venv; nothing needs root, a running Redis or the hub.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+# A test that a machine cannot run (no Prometheus, no redis-server) says so and is skipped; CI has them all.
+PYTEST := $(BIN)/pytest
+
+.PHONY: help demo test check fmt bench install clean
+
+help:
+	@echo "make demo    see Sluice work, with a Redis and a model of its own"
+	@echo "make test    run all tests"
+	@echo "make check   what CI runs: format, lint, import contracts, types, tests"
+	@echo "make fmt     format and mend what can be mended"
+	@echo "make bench   measure; prints ratios, judges nothing"
+	@echo "make install make .venv with everything that development needs"
+	@echo "make clean   remove what the others made"
+
+install: $(VENV)/.installed
+
+# torch comes first and pinned: a looser range would bring gigabytes of CUDA libraries.
+$(VENV)/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Sluice needs Python 3.11 or newer; try make PYTHON=python3.12")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	touch $@
+
+demo: install
+	$(BIN)/sluice demo
+
+test: install
+	$(PYTEST)
+
+check: install
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/lint-imports
+	$(BIN)/mypy
+	$(PYTEST)
+
+fmt: install
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench: install
+	$(PYTEST) -m benchmark -s
+
+clean:
+	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
