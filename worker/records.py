@@ -1,0 +1,217 @@
+"""What crosses Redis, frozen: the job that a producer sends, the verdict that a consumer reads.
+
+In and out: JSON of `schema_version` 1. Everything that a producer sends is hostile until it is one of these.
+Never import anything heavy here: every backend that uses the client imports this room.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from datetime import UTC, datetime
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, field_validator, model_validator
+
+from worker.errors import JobInvalid
+
+#: Version of the shapes below; a consumer that meets a higher one should stop and say so.
+SCHEMA_VERSION: Literal[1] = 1
+
+Action = Literal["allow", "review", "block"]
+#: How a policy version takes part in a verdict: it decides, it only watches, or it decides for its share.
+Role = Literal["live", "shadow", "canary"]
+#: `allow < review < block`.
+ACTION_ORDER: dict[Action, int] = {"allow": 0, "review": 1, "block": 2}
+
+_POLICY_REF = re.compile(r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}(@[1-9][0-9]{0,8})?$")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+class ImageRef(_Record):
+    """Where an image is: exactly one of the five."""
+
+    model_config = ConfigDict(json_schema_extra={"minProperties": 1, "maxProperties": 1})
+
+    url: Annotated[str, StringConstraints(min_length=1, max_length=8192)] | None = None
+    s3: Annotated[str, StringConstraints(pattern=r"^s3://[^/]+/.+$", max_length=2048)] | None = None
+    blob: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")] | None = None
+    base64: Annotated[str, StringConstraints(min_length=1)] | None = None
+    path: Annotated[str, StringConstraints(min_length=1, max_length=4096)] | None = None
+
+    @model_validator(mode="after")
+    def _exactly_one(self) -> ImageRef:
+        given = sorted(self.model_fields_set)
+        if len(given) != 1 or getattr(self, given[0]) is None:
+            raise ValueError(f"give exactly one of url, s3, blob, base64, path; got {', '.join(given) or 'none'}")
+        return self
+
+    @property
+    def kind(self) -> str:
+        """Which of the five this is."""
+        return next(iter(self.model_fields_set))
+
+
+class Subject(_Record):
+    """What a verdict is about, even when its image cannot be: the platform's id, the policy asked for, the echo."""
+
+    content_id: Annotated[str, StringConstraints(min_length=1, max_length=512)]
+    policy: str | None = None
+    metadata: Annotated[dict[str, str], Field(max_length=64)] = {}
+
+    @field_validator("content_id")
+    @classmethod
+    def _printable(cls, value: str) -> str:
+        if _CONTROL.search(value):
+            raise ValueError("control characters are not allowed")
+        return value
+
+    @field_validator("policy")
+    @classmethod
+    def _policy_ref(cls, value: str | None) -> str | None:
+        if value is not None and not _POLICY_REF.match(value):
+            raise ValueError("write it as ID or ID@VERSION, for example default or default@2")
+        return value
+
+    @classmethod
+    def salvage(cls, arguments: object) -> Subject | None:
+        """Return what can be said of a job that is not valid; None when it has no valid `content_id`."""
+        given = arguments if isinstance(arguments, dict) else {}
+        for fields in (("content_id", "policy", "metadata"), ("content_id", "policy"), ("content_id",)):
+            try:
+                return Subject.model_validate({name: given[name] for name in fields if name in given})
+            except ValidationError:
+                continue
+        return None
+
+
+class ModerationJob(Subject):
+    """A request to look at one image under one policy: the keyword arguments of `worker.jobs.moderate`."""
+
+    image: ImageRef
+    webhook: Annotated[str, StringConstraints(pattern=r"^https?://", max_length=2048)] | None = None
+
+    @classmethod
+    def from_arguments(cls, arguments: object) -> ModerationJob:
+        """Check what a producer sent.
+
+        Raises:
+            JobInvalid: Every wrong field, by name, in one line.
+        """
+        try:
+            return cls.model_validate(arguments)
+        except ValidationError as error:
+            raise JobInvalid("invalid job: " + "; ".join(_describe(item) for item in error.errors())) from error
+
+
+def _describe(item: Any) -> str:
+    where = ".".join(str(part) for part in item["loc"]) or "job"
+    if item["type"] == "missing":
+        return f"{where} is required"
+    if item["type"] == "extra_forbidden":
+        return f"{where} is not an argument of a job"
+    message = str(item["msg"]).removeprefix("Value error, ")
+    return f"{where}: {message[:1].lower()}{message[1:]}"
+
+
+class PolicyStamp(_Record):
+    """Which policy judged; version and digest are null when the job named one that does not exist."""
+
+    id: str
+    version: int | None
+    digest: str | None
+
+
+class ModelStamp(_Record):
+    """Which checkpoint embedded."""
+
+    id: str
+    revision: str
+    precision: str
+
+
+class CategoryVerdict(_Record):
+    """What one category found, and what is needed to replay it."""
+
+    score: float = Field(ge=0, le=1)
+    action: Action
+    #: Logits.
+    margin: float
+    #: The prompt with the highest logit on the winning view.
+    prompt: str
+    #: The contrast sentence or look-alike with the highest logit there.
+    contrast: str
+    #: Index of the view with the highest score.
+    view: int = Field(ge=0)
+    #: Of `review` and `block`, those that the category has.
+    thresholds: dict[str, float]
+
+
+class ImageFacts(_Record):
+    """What was looked at."""
+
+    sha256: str
+    format: str
+    width: int
+    height: int
+    frames: int
+    views: int
+    bytes: int
+
+
+class ShadowVerdict(_Record):
+    """What a version that only watches would have said."""
+
+    policy: PolicyStamp
+    action: Action
+    categories: dict[str, CategoryVerdict]
+
+
+class Verdict(_Record):
+    """One image under one policy version: the job's RQ return value and the stream's `verdict` field."""
+
+    schema_version: Literal[1] = SCHEMA_VERSION
+    verdict_id: str
+    job_id: str | None
+    content_id: str
+    action: Action
+    reason: str | None
+    policy: PolicyStamp
+    role: Literal["live", "canary"] = "live"
+    model: ModelStamp
+    calibrated: bool
+    categories: dict[str, CategoryVerdict]
+    image: ImageFacts | None
+    shadow: list[ShadowVerdict] = []
+    metadata: dict[str, str] = {}
+    timings_seconds: dict[str, float] = {}
+    worker: str
+    created_at: str
+
+    def to_json(self) -> str:
+        """Return the verdict as one line of JSON."""
+        return self.model_dump_json()
+
+
+def verdict_id(source: str, policy: PolicyStamp, model: ModelStamp) -> str:
+    """Name a verdict so that a repeat has the same name.
+
+    Args:
+        source: The job id, or the image's digest when there is no job.
+        policy: The version that judged.
+        model: The checkpoint that embedded.
+
+    Returns:
+        32 hexadecimal digits of SHA-256.
+    """
+    parts = (source, policy.id, policy.digest or "", model.id, model.revision, model.precision)
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:32]
+
+
+def utc_now() -> str:
+    """Return the time as `2026-01-01T00:00:00.000Z`."""
+    return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -1,0 +1,171 @@
+"""Every setting, once: defaults, bounds and the line of help that the command and the README show.
+
+In: environment variables `SLUICE_*`, a `.env` file, flags. Out: one frozen `Settings`, read once in `app`.
+Never read the environment anywhere else.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit, urlunsplit
+
+from pydantic import Field, ValidationError, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from worker.errors import UsageError
+
+#: What every environment variable starts with.
+PREFIX = "SLUICE_"
+#: Fields whose value is never printed.
+SECRETS = frozenset({"redis_url"})
+_MIB = 1024 * 1024
+
+CommaList = Annotated[tuple[str, ...], NoDecode]
+
+
+class Settings(BaseSettings):
+    """The settings of one process.
+
+    Sizes are bytes, times seconds. `Settings(**flags)` overrides the environment, which overrides `.env`.
+    """
+
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX, env_file=".env", extra="ignore", frozen=True, validate_default=True, env_ignore_empty=True
+    )
+
+    redis_url: str = Field(
+        "redis://127.0.0.1:6379/0", description="where the queue and the verdicts live: redis://, rediss:// or unix://"
+    )
+    queues: CommaList = Field(
+        ("moderation-high", "moderation", "moderation-bulk"), description="RQ queues, first served first"
+    )
+    model: str = Field(
+        "openai/clip-vit-base-patch32", min_length=1, description="a hub id, a local directory, or `builtin`"
+    )
+    model_revision: str | None = Field(None, description="branch, tag or commit of a hub model")
+    device: str = Field("auto", pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$", description="auto, cpu, mps, cuda or cuda:N")
+    precision: Literal["auto", "fp32", "bf16", "fp16", "int8"] = Field(
+        "auto", description="auto is fp32: a faster one is a choice that is made after measuring"
+    )
+    batch_size: int = Field(32, ge=1, le=1024, description="images that the encoder takes at once")
+    policies: str = Field("policies", min_length=1, description="the directory of policies")
+    policy: str = Field("default", min_length=1, description="the policy of jobs that name none: ID or ID@VERSION")
+    metrics_port: int = Field(9108, ge=0, le=65535, description="/metrics, /livez and /readyz; 0 turns them off")
+    metrics_host: str = Field("127.0.0.1", min_length=1, description="address that the metrics port listens on")
+    image_max_bytes: int = Field(20 * _MIB, ge=1, description="larger files are not read")
+    image_max_pixels: int = Field(50_000_000, ge=1, description="larger images are not decoded")
+    image_formats: CommaList = Field(
+        ("JPEG", "PNG", "WEBP", "GIF", "AVIF"), description="formats that are decoded; all others are refused"
+    )
+    fetch_timeout_seconds: float = Field(10.0, gt=0, description="for one whole download")
+    fetch_allow_hosts: CommaList = Field((), description="hosts that may be fetched from; empty: any public host")
+    fetch_allow_private: bool = Field(False, description="also fetch from private and loopback addresses, any port")
+    path_root: Path | None = Field(None, description="`path` refs must lie inside; unset: `path` refs are refused")
+    on_unreadable: Literal["review", "fail"] = Field(
+        "review", description="an image that cannot be judged: a `review` verdict, or a failed job with one"
+    )
+    uncalibrated: Literal["warn", "refuse"] = Field(
+        "warn", description="a policy without calibration for the model: warn and count, or refuse its jobs"
+    )
+    verdict_stream_maxlen: int = Field(100_000, ge=1, description="verdicts that the Redis stream keeps, about")
+    log_format: Literal["console", "json"] = Field("console", description="console, or json: one object a line")
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="what is logged")
+
+    @field_validator("queues", "image_formats", "fetch_allow_hosts", mode="before")
+    @classmethod
+    def _split_commas(cls, value: object) -> object:
+        if isinstance(value, str):
+            return tuple(part.strip() for part in value.split(",") if part.strip())
+        return value
+
+    @field_validator("log_level", mode="before")
+    @classmethod
+    def _lower(cls, value: object) -> object:
+        return value.lower() if isinstance(value, str) else value
+
+    @field_validator("queues")
+    @classmethod
+    def _some_queue(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if not value:
+            raise ValueError("name at least one queue")
+        return value
+
+    @field_validator("image_formats")
+    @classmethod
+    def _known_formats(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        formats = tuple(name.upper().replace("JPG", "JPEG") for name in value)
+        unknown = [name for name in formats if name not in {"JPEG", "PNG", "WEBP", "GIF", "AVIF"}]
+        if unknown or not formats:
+            raise ValueError(f"choose from JPEG, PNG, WEBP, GIF, AVIF, not {', '.join(unknown) or 'nothing'}")
+        return formats
+
+    @field_validator("redis_url")
+    @classmethod
+    def _redis_scheme(cls, value: str) -> str:
+        if urlsplit(value).scheme not in {"redis", "rediss", "unix"}:
+            raise ValueError("start it with redis://, rediss:// or unix://")
+        return value
+
+
+def load_settings(flags: Mapping[str, Any] | None = None) -> Settings:
+    """Read the settings, flags first, then the environment, then `.env`, then defaults.
+
+    Args:
+        flags: Field names to values; None values are left out.
+
+    Raises:
+        UsageError: One line that names every wrong setting and its mend.
+    """
+    given = {name: value for name, value in (flags or {}).items() if value is not None}
+    try:
+        return Settings(**given)
+    except ValidationError as error:
+        lines = []
+        for item in error.errors(include_url=False):
+            name = str(item["loc"][0]) if item["loc"] else "settings"
+            shown = "(hidden)" if name in SECRETS else repr(item["input"])
+            message = item["msg"].removeprefix("Value error, ")
+            lines.append(f"{PREFIX}{name.upper()}={shown}: {message[:1].lower()}{message[1:]}")
+        raise UsageError("; ".join(lines)) from error
+
+
+def origin_of(settings: Settings, flags: Mapping[str, Any] | None = None) -> dict[str, str]:
+    """Say for each field where its value came from.
+
+    Returns:
+        Field name to `flag`, `environment`, `.env` or `default`.
+    """
+    environment = {name.upper() for name, value in os.environ.items() if value}
+    given = {name for name, value in (flags or {}).items() if value is not None}
+    origins = {}
+    for name in Settings.model_fields:
+        if name in given:
+            origins[name] = "flag"
+        elif PREFIX + name.upper() in environment:
+            origins[name] = "environment"
+        else:
+            origins[name] = ".env" if name in settings.model_fields_set else "default"
+    return origins
+
+
+def unknown_variables() -> dict[str, str | None]:
+    """Environment variables with our prefix that name no setting, each with the nearest one that does."""
+    known = [PREFIX + name.upper() for name in Settings.model_fields]
+    return {
+        name: next(iter(difflib.get_close_matches(name, known, n=1)), None)
+        for name in os.environ
+        if name.startswith(PREFIX) and name not in known
+    }
+
+
+def mask_url(url: str) -> str:
+    """Return `url` without its password: `redis://user:***@host`."""
+    parts = urlsplit(url)
+    if parts.password is None:
+        return url
+    host = parts.netloc.rpartition("@")[2]
+    return urlunsplit(parts._replace(netloc=f"{parts.username or ''}:***@{host}"))
