@@ -1,0 +1,174 @@
+"""Where policies are kept: reads a directory of `<id>/v<N>.yaml` files and its `rollout.yaml`.
+
+In: a directory. Out: a `PolicySet`, complete and without error, or every finding at once. Never half a set.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from worker.errors import PolicyInvalid, PolicyMissing, UnknownPolicy
+from worker.policy.lint import Finding, lint_policy, lint_rollout
+from worker.policy.rollout import Rollout
+from worker.policy.schema import Policy
+
+ROLLOUT_FILE = "rollout.yaml"
+_VERSION_FILE = re.compile(r"^v([1-9][0-9]{0,8})\.yaml$")
+
+
+@dataclass(frozen=True, slots=True)
+class PolicySet:
+    """All policies that can judge, and which versions of them are at work."""
+
+    policies: dict[tuple[str, int], Policy]
+    rollouts: dict[str, Rollout]
+
+    def deciding(self, ref: str, content_id: str) -> Policy:
+        """Return the version that decides for an upload.
+
+        Args:
+            ref: `id` (its live version, or its canary for its share) or `id@version`.
+            content_id: The platform's id of the upload.
+
+        Raises:
+            UnknownPolicy: There is none; the message lists the known ones.
+        """
+        name, _, pinned = ref.partition("@")
+        if not pinned and name in self.rollouts:
+            return self.policies[name, self.rollouts[name].deciding_version(name, content_id)]
+        policy = self.policies.get((name, int(pinned))) if pinned.isdecimal() else None
+        if policy is None:
+            raise UnknownPolicy(f"unknown policy {ref}; known are {', '.join(self.refs())}")
+        return policy
+
+    def shadows(self, policy_id: str, ref: str) -> list[Policy]:
+        """Return the versions that watch when a job names `ref`: none when it is pinned to a version."""
+        if "@" in ref or policy_id not in self.rollouts:
+            return []
+        return [self.policies[policy_id, version] for version in self.rollouts[policy_id].shadow]
+
+    def refs(self) -> list[str]:
+        """Return every policy and version, sorted: `default`, `default@1`, …."""
+        return sorted([*self.rollouts, *(f"{name}@{version}" for name, version in self.policies)])
+
+    def at_work(self) -> list[tuple[Policy, str]]:
+        """Return every policy version that is at work, with its role."""
+        rows = []
+        for name, rollout in self.rollouts.items():
+            rows.append((self.policies[name, rollout.live], "live"))
+            rows += [(self.policies[name, version], "shadow") for version in rollout.shadow]
+            if rollout.canary:
+                rows.append((self.policies[name, rollout.canary.version], "canary"))
+        return rows
+
+
+def load_directory(directory: Path) -> PolicySet:
+    """Read and check every policy in `directory`.
+
+    Raises:
+        PolicyMissing: There is no such directory, or no policy in it.
+        PolicyInvalid: Every error in every file.
+    """
+    if not directory.is_dir():
+        raise PolicyMissing(f"no policy directory at {directory}; set SLUICE_POLICIES to one")
+    policies: dict[tuple[str, int], Policy] = {}
+    findings: list[Finding] = []
+    for file in sorted(directory.glob("*/v*.yaml")):
+        policy, wrong = lint_policy_file(file)
+        findings += wrong
+        if policy is not None:
+            policies[policy.policy, policy.version] = policy
+    if not policies and not findings:
+        raise PolicyMissing(f"no policy in {directory}; put one at {directory}/<id>/v1.yaml")
+    rollouts, wrong = _load_rollouts(directory / ROLLOUT_FILE, policies, findings)
+    if findings + wrong:
+        raise PolicyInvalid([str(finding) for finding in findings + wrong])
+    return PolicySet(policies, rollouts)
+
+
+def lint_policy_file(file: Path) -> tuple[Policy | None, list[Finding]]:
+    """Check one policy file, its name included when it is called `v<N>.yaml`."""
+    text, findings = _read(file)
+    if text is None:
+        return None, findings
+    policy, findings = lint_policy(text, str(file))
+    match = _VERSION_FILE.match(file.name)
+    if policy is None or match is None:
+        return policy, findings
+    if policy.version != int(match[1]):
+        mend = f"version is {policy.version} but the file is {file.name}; make them the same"
+        findings.append(Finding(str(file), 1, 1, "version", mend))
+    if policy.policy != file.absolute().parent.name:
+        mend = f"policy is {policy.policy} but the directory is {file.absolute().parent.name}; make them the same"
+        findings.append(Finding(str(file), 1, 1, "policy", mend))
+    return (policy if not findings else None), findings
+
+
+def lint_paths(paths: Iterable[Path]) -> tuple[int, list[Finding]]:
+    """Check files, and every policy and rollout in directories.
+
+    Returns:
+        How many files were checked, and every finding.
+
+    Raises:
+        PolicyMissing: A path does not exist, or a directory holds no policy.
+    """
+    checked, findings = 0, []
+    for path in paths:
+        files = sorted(path.rglob("v*.yaml")) + sorted(path.rglob(ROLLOUT_FILE)) if path.is_dir() else [path]
+        if not files or not path.exists():
+            raise PolicyMissing(f"no policy at {path}; name a policy file or a directory of <id>/v<N>.yaml files")
+        for file in files:
+            checked += 1
+            findings += _lint_rollout_file(file) if file.name == ROLLOUT_FILE else lint_policy_file(file)[1]
+    return checked, findings
+
+
+def _lint_rollout_file(file: Path) -> list[Finding]:
+    policies = {}
+    for version_file in file.parent.glob("*/v*.yaml"):
+        policy, _ = lint_policy_file(version_file)
+        if policy is not None:
+            policies[policy.policy, policy.version] = policy
+    return _load_rollouts(file, policies, [])[1]
+
+
+def _load_rollouts(
+    file: Path, policies: dict[tuple[str, int], Policy], earlier: list[Finding]
+) -> tuple[dict[str, Rollout], list[Finding]]:
+    """Read the rollout; without one, the highest version of each policy is live."""
+    if not file.exists():
+        live: dict[str, int] = {}
+        for name, version in policies:
+            live[name] = max(version, live.get(name, 0))
+        return {name: Rollout(live=version) for name, version in live.items()}, []
+    text, findings = _read(file)
+    rollout, wrong = lint_rollout(text, str(file)) if text is not None else (None, findings)
+    if rollout is None:
+        return {}, wrong
+    broken = {Path(finding.file) for finding in earlier}
+    missing = [
+        Finding(str(file), 1, 1, name, f"version {version} does not exist; add {name}/v{version}.yaml or change it")
+        for name, entry in rollout.root.items()
+        for version in sorted(entry.versions())
+        if (name, version) not in policies and file.parent / name / f"v{version}.yaml" not in broken
+    ]
+    return rollout.root, missing
+
+
+def _read(file: Path) -> tuple[str | None, list[Finding]]:
+    try:
+        return file.read_bytes().decode("utf-8-sig"), []
+    except UnicodeDecodeError as error:
+        return None, [Finding(str(file), 1, 1, "", f"not UTF-8 (byte {error.start}); save the file as UTF-8")]
+    except OSError as error:
+        return None, [Finding(str(file), 1, 1, "", f"cannot be read: {error.strerror}")]
+
+
+def shipped_directory() -> Path:
+    """Return the policies that come with Sluice: in the installed package, or beside it in a checkout."""
+    installed = Path(__file__).parent / "shipped"
+    return installed if installed.is_dir() else Path(__file__).parents[2] / "policies"
