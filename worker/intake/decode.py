@@ -1,0 +1,226 @@
+"""Bytes → RGB views that the encoder sees; the only module that knows PIL.
+
+In: the bytes of one file, hostile. Out: `DecodedImage`, or an `ImageRejected` with its reason.
+Size and format are checked from the header, before a pixel is decoded.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from worker.errors import (
+    ImageFormatRefused,
+    ImageRejected,
+    ImageTooLarge,
+    ImageTruncated,
+    ImageUndecodable,
+    JobError,
+)
+from worker.records import ImageFacts
+
+#: `(height, width, 3)` RGB.
+View = npt.NDArray[np.uint8]
+
+#: Longest side in pixels: what JPEG and WebP can hold, and no strip of 1 × 2³¹ pixels.
+MAX_SIDE = 16_383
+#: Beyond this aspect ratio the resized image is never built whole: 1 × 16,383 pixels would become 224 × 3.6 million.
+_MAX_WHOLE_RESIZE_ASPECT = 8
+
+# Pixels are limited below, per call and by settings; Pillow's own limit is a warning, global, and later.
+Image.MAX_IMAGE_PIXELS = None
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What is decoded at all."""
+
+    max_bytes: int
+    max_pixels: int
+    formats: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ViewSpec:
+    """The square that an encoder sees, as its checkpoint's processor makes it."""
+
+    #: Pixels of the shorter side after resizing.
+    shortest_edge: int
+    #: Pixels of the side of the centre crop.
+    crop: int
+    #: PIL's number of the resampling filter.
+    resample: int
+
+
+@dataclass(frozen=True, slots=True)
+class DecodedImage:
+    """An image that was looked at: what it is, and its views, all of one size."""
+
+    facts: ImageFacts
+    views: tuple[View, ...]
+
+
+def decode(data: bytes, limits: Limits, spec: ViewSpec) -> DecodedImage:
+    """Decode one image as a person would see it: upright, and on white where it is transparent.
+
+    Args:
+        data: The file.
+        limits: What is refused.
+        spec: The square to make.
+
+    Returns:
+        The image's facts (width and height upright) and one view: the first frame, resized and cropped.
+
+    Raises:
+        ImageRejected: With the reason.
+    """
+    with _reading(data, limits) as image:
+        frames = int(getattr(image, "n_frames", 1))
+        image.load()
+        upright = ImageOps.exif_transpose(image)
+        facts = ImageFacts(
+            sha256=hashlib.sha256(data).hexdigest(),
+            format=_format_of(image),
+            width=upright.width,
+            height=upright.height,
+            frames=frames,
+            views=1,
+            bytes=len(data),
+        )
+        return DecodedImage(facts, (_square(_flatten(upright), spec),))
+
+
+def decode_plain(data: bytes, limits: Limits, spec: ViewSpec) -> View:
+    """Decode one image as transformers does: upright, `convert("RGB")` and nothing else.
+
+    Args:
+        data: The file.
+        limits: What is refused.
+        spec: The square to make.
+
+    Raises:
+        ImageRejected: With the reason.
+
+    Source:
+        `transformers.image_utils.load_image`, on which `sluice classify` must agree.
+    """
+    with _reading(data, limits) as image:
+        image.load()
+        return _square(ImageOps.exif_transpose(image).convert("RGB"), spec)
+
+
+@contextmanager
+def _reading(data: bytes, limits: Limits) -> Iterator[Image.Image]:
+    """Open an image within limits, and map whatever Pillow raises.
+
+    Pillow's decoders raise SyntaxError, ValueError, RuntimeError, EOFError, OSError and more: this is the one
+    edge where everything is caught, and nothing is swallowed.
+    """
+    if len(data) > limits.max_bytes:
+        raise ImageTooLarge(f"{len(data)} bytes; at most {limits.max_bytes} (SLUICE_IMAGE_MAX_BYTES)")
+    try:
+        with Image.open(io.BytesIO(data), formats=limits.formats) as image:
+            _check_size(image.width, image.height, limits)
+            yield image
+    except ImageRejected:
+        raise
+    except UnidentifiedImageError as error:
+        raise _unidentified(data, limits) from error
+    except Exception as error:
+        if "truncated" in str(error).lower() or isinstance(error, EOFError):
+            raise ImageTruncated("the file ends before the image does") from error
+        raise ImageUndecodable(f"cannot be decoded: {str(error) or type(error).__name__}") from error
+
+
+def _check_size(width: int, height: int, limits: Limits) -> None:
+    if width * height > limits.max_pixels:
+        mend = "SLUICE_IMAGE_MAX_PIXELS"
+        raise ImageTooLarge(f"{width} x {height} pixels; at most {limits.max_pixels} ({mend})")
+    if max(width, height) > MAX_SIDE:
+        raise ImageTooLarge(f"{width} x {height} pixels; at most {MAX_SIDE} a side")
+    if min(width, height) < 1:
+        raise ImageUndecodable(f"{width} x {height} pixels")
+
+
+def _unidentified(data: bytes, limits: Limits) -> ImageRejected:
+    if not data:
+        return ImageUndecodable("the file is empty")
+    # A signature is enough to name the format; nothing outside the allow-list is ever opened.
+    signatures = {b"\xff\xd8\xff": "JPEG", b"\x89PNG": "PNG", b"GIF8": "GIF", b"RIFF": "WEBP", b"BM": "BMP",
+                  b"II*\0": "TIFF", b"MM\0*": "TIFF", b"%!PS": "EPS", b"8BPS": "PSD", b"\0\0\1\0": "ICO"}  # fmt: skip
+    named = next((name for start, name in signatures.items() if data.startswith(start)), None)
+    if named and named not in limits.formats:
+        return ImageFormatRefused(f"{named} is not among {', '.join(limits.formats)} (SLUICE_IMAGE_FORMATS)")
+    return ImageUndecodable(f"not an image in {', '.join(limits.formats)}")
+
+
+def _format_of(image: Image.Image) -> str:
+    # Phones write a JPEG with a second picture inside (MPO); its first frame is the JPEG that everybody sees.
+    return "JPEG" if image.format == "MPO" else str(image.format)
+
+
+def _flatten(image: Image.Image) -> Image.Image:
+    """Return RGB: 16-bit grey scaled instead of clipped, transparency laid on white instead of dropped."""
+    if image.mode.startswith("I"):
+        levels = np.asarray(image).astype(np.float64)
+        return Image.fromarray(np.clip(np.rint(levels / 257.0), 0, 255).astype(np.uint8)).convert("RGB")
+    if image.has_transparency_data:
+        upper = image.convert("RGBA")
+        paper = Image.new("RGBA", upper.size, "white")
+        return Image.alpha_composite(paper, upper).convert("RGB")
+    return image.convert("RGB")
+
+
+def _square(image: Image.Image, spec: ViewSpec) -> View:
+    """Resize the shorter side and crop the centre, equal to CLIPImageProcessor's PIL path to the last bit."""
+    short, long = sorted(image.size)
+    scaled_long = int(spec.shortest_edge * long / short)
+    wide = image.width > image.height
+    size = (scaled_long, spec.shortest_edge) if wide else (spec.shortest_edge, scaled_long)
+    left, top = (size[0] - spec.crop) // 2, (size[1] - spec.crop) // 2
+    box = (left, top, left + spec.crop, top + spec.crop)
+    resample = Image.Resampling(spec.resample)
+    if long > short * _MAX_WHOLE_RESIZE_ASPECT:
+        across, down = image.width / size[0], image.height / size[1]
+        source = (box[0] * across, box[1] * down, box[2] * across, box[3] * down)
+        return np.asarray(image.resize((spec.crop, spec.crop), resample, box=source))
+    return np.asarray(image.resize(size, resample).crop(box))
+
+
+class Decoder:
+    """Decodes batches, several files at a time.
+
+    Args:
+        limits: What is refused.
+        spec: The square to make.
+        threads: Files that are decoded at once; Pillow lets go of the interpreter lock while it decodes.
+    """
+
+    def __init__(self, limits: Limits, spec: ViewSpec, threads: int) -> None:
+        self._limits = limits
+        self._spec = spec
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="decode")
+
+    def __call__(self, files: Sequence[bytes]) -> list[DecodedImage | JobError]:
+        """Decode; same length, same order."""
+        if len(files) == 1:
+            return [self._decode(files[0])]
+        return list(self._pool.map(self._decode, files))
+
+    def _decode(self, data: bytes) -> DecodedImage | JobError:
+        try:
+            return decode(data, self._limits, self._spec)
+        except ImageRejected as error:
+            return error
+
+    def close(self) -> None:
+        """End the threads."""
+        self._pool.shutdown(cancel_futures=True)
