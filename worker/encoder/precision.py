@@ -1,0 +1,49 @@
+"""How the towers compute: fp32, bf16, fp16 or int8; embeddings leave as float32 in any case.
+
+In: a loaded model and the precision asked for. Out: the model, ready for it. Never a silent change of precision.
+"""
+
+from __future__ import annotations
+
+import warnings
+
+import torch
+
+from worker.errors import UsageError
+
+_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def choose_precision(asked: str, device: torch.device) -> str:
+    """Return the precision to compute in.
+
+    `auto` is fp32: a faster precision is accepted for a policy only after its verdict drift was measured.
+
+    Raises:
+        UsageError: The device cannot compute in it.
+    """
+    if asked == "fp16" and device.type == "cpu":
+        raise UsageError("SLUICE_PRECISION=fp16 needs a GPU; use fp32, bf16 or int8 on a CPU")
+    if asked == "int8" and device.type != "cpu":
+        raise UsageError("SLUICE_PRECISION=int8 is for CPUs; use bf16 or fp16 on a GPU")
+    return "fp32" if asked == "auto" else asked
+
+
+def load_dtype(precision: str) -> torch.dtype:
+    """Return the dtype that weights are loaded in: int8 starts from fp32."""
+    return _DTYPES.get(precision, torch.float32)
+
+
+def apply_precision(model: torch.nn.Module, precision: str) -> torch.nn.Module:
+    """Return the model with its linear layers quantised dynamically for int8, unchanged otherwise.
+
+    Source:
+        PyTorch documentation, `torch.ao.quantization.quantize_dynamic`.
+    """
+    if precision != "int8":
+        return model
+    with warnings.catch_warnings():
+        # torch.ao is deprecated in favour of torchao, a dependency of its own that is no faster here.
+        warnings.simplefilter("ignore")
+        quantised: torch.nn.Module = torch.ao.quantization.quantize_dynamic(model, {torch.nn.Linear}, dtype=torch.qint8)
+    return quantised
