@@ -1,0 +1,166 @@
+"""Composition root: settings → sources, decoder, encoder, policies, stream → `Pipeline`.
+
+In: `Settings`. Out: an `App`. The only place that picks concrete classes, and the only one that reads the settings.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import redis
+
+from worker.connection import PatientBackoff, open_redis
+from worker.encoder.clip import ClipEncoder, load_encoder
+from worker.errors import JobError, PolicyMissing
+from worker.intake.decode import Decoder, Limits, ViewSpec
+from worker.intake.sources import FetchLimits, Sources
+from worker.pipeline import Pipeline, QueuedJob
+from worker.policy.compiled import CompiledPolicy, compile_policy
+from worker.policy.registry import PolicySet, load_directory
+from worker.policy.schema import Policy
+from worker.records import ModelStamp, ModerationJob, Verdict
+from worker.settings import Settings, load_settings
+from worker.sinks.stream import VerdictStream
+
+
+@dataclass(frozen=True, slots=True)
+class App:
+    """What a process needs to judge images."""
+
+    settings: Settings
+    encoder: ClipEncoder
+    policies: PolicySet
+    pipeline: Pipeline
+    stream: VerdictStream
+    sources: Sources
+    decoder: Decoder
+    #: None where there is no queue.
+    connection: redis.Redis | None
+
+    def judge(self, jobs: Sequence[QueuedJob[ModerationJob]]) -> list[Verdict | JobError]:
+        """Judge a batch; see `Pipeline.run`."""
+        return self.pipeline.run(jobs)
+
+    def close(self) -> None:
+        """Close connections and threads."""
+        self.sources.close()
+        self.decoder.close()
+
+
+def build(settings: Settings, connection: redis.Redis | None) -> App:
+    """Load policies and model, and put the pipeline together.
+
+    Args:
+        settings: What to build.
+        connection: Where blobs are read from and verdicts go; None for a command without a queue.
+
+    Raises:
+        PolicyMissing: The directory, or the default policy, is not there.
+        PolicyInvalid: Every error in every policy file.
+        ModelUnavailable: The checkpoint cannot be loaded.
+        UsageError: The device or precision is not to be had.
+    """
+    policies = load_policies(settings)
+    encoder = load_encoder(
+        settings.model, settings.model_revision, settings.device, settings.precision, settings.batch_size
+    )
+    sources = Sources(fetch_limits(settings), connection)
+    decoder = Decoder(decode_limits(settings), view_spec(encoder), threads=os.cpu_count() or 1)
+    compiled = CompiledPolicies(encoder)
+    for policy, _ in policies.at_work():
+        compiled(policy)
+    pipeline = Pipeline(
+        sources=sources,
+        decode=decoder,
+        encoder=encoder,
+        model=ModelStamp(id=encoder.id, revision=encoder.revision, precision=encoder.precision),
+        policies=policies,
+        compile=compiled,
+        default_policy=settings.policy,
+        worker=f"{socket.gethostname()}.{os.getpid()}",
+        refuse_uncalibrated=settings.uncalibrated == "refuse",
+        fail_unreadable=settings.on_unreadable == "fail",
+    )
+    stream = VerdictStream(settings.verdict_stream_maxlen)
+    return App(settings, encoder, policies, pipeline, stream, sources, decoder, connection)
+
+
+def load_policies(settings: Settings) -> PolicySet:
+    """Read the policies, and make sure that the default one is among them.
+
+    Raises:
+        PolicyMissing: It is not.
+        PolicyInvalid: Every error in every file.
+    """
+    policies = load_directory(Path(settings.policies))
+    if settings.policy not in policies.refs():
+        known = ", ".join(policies.refs())
+        raise PolicyMissing(f"no policy {settings.policy} in {settings.policies}; set SLUICE_POLICY to one of {known}")
+    return policies
+
+
+def fetch_limits(settings: Settings) -> FetchLimits:
+    """Return how far a fetch goes."""
+    return FetchLimits(
+        max_bytes=settings.image_max_bytes,
+        timeout_seconds=settings.fetch_timeout_seconds,
+        allow_hosts=settings.fetch_allow_hosts,
+        allow_private=settings.fetch_allow_private,
+        path_root=settings.path_root,
+    )
+
+
+def decode_limits(settings: Settings) -> Limits:
+    """Return what is decoded at all."""
+    return Limits(settings.image_max_bytes, settings.image_max_pixels, settings.image_formats)
+
+
+def view_spec(encoder: ClipEncoder) -> ViewSpec:
+    """Return the square that the encoder's checkpoint sees."""
+    seen = encoder.preprocessing
+    return ViewSpec(seen.shortest_edge, seen.crop, seen.resample)
+
+
+class CompiledPolicies:
+    """Compiles each policy version once.
+
+    Args:
+        encoder: Whose text tower embeds the sentences.
+    """
+
+    def __init__(self, encoder: ClipEncoder) -> None:
+        self._encoder = encoder
+        self._by_digest: dict[str, CompiledPolicy] = {}
+
+    def __call__(self, policy: Policy) -> CompiledPolicy:
+        """Return the policy under this encoder."""
+        if policy.digest not in self._by_digest:
+            self._by_digest[policy.digest] = compile_policy(
+                policy, self._encoder.embed_texts, self._encoder.logit_scale, self._encoder.name
+            )
+        return self._by_digest[policy.digest]
+
+
+_current: App | None = None
+_current_lock = threading.Lock()
+
+
+def current() -> App:
+    """Return this process's app; built from the environment where no worker of ours put one."""
+    global _current  # noqa: PLW0603 - one model in one process
+    with _current_lock:
+        if _current is None:
+            settings = load_settings()
+            _current = build(settings, open_redis(settings.redis_url, PatientBackoff()))
+        return _current
+
+
+def use(app: App) -> None:
+    """Make `app` this process's app."""
+    global _current  # noqa: PLW0603
+    _current = app

@@ -1,0 +1,271 @@
+"""The whole story on one page, on a batch: fetch → decode → embed → score → decide.
+
+In: jobs. Out: for each, in order, its `Verdict` or the `JobError` that ends it. The ends that touch the world are
+Protocols; `push` is the caller's, because it belongs to the transaction that ends the job.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Generic, Literal, Protocol, TypeVar
+
+import numpy as np
+
+from worker.errors import ImageRejected, JobError, Uncalibrated
+from worker.intake.decode import DecodedImage, View
+from worker.policy.compiled import CompiledPolicy, Matrix
+from worker.policy.registry import PolicySet
+from worker.policy.schema import Policy
+from worker.records import (
+    ImageRef,
+    ModelStamp,
+    ModerationJob,
+    PolicyStamp,
+    ShadowVerdict,
+    Subject,
+    Verdict,
+    utc_now,
+    verdict_id,
+)
+from worker.scoring import score
+from worker.verdict import Decision, decide, stamp
+
+log = logging.getLogger(__name__)
+
+A = TypeVar("A")
+B = TypeVar("B")
+S_co = TypeVar("S_co", bound=Subject, covariant=True)
+
+
+class Fetches(Protocol):
+    """Image refs → bytes."""
+
+    def fetch(self, refs: Sequence[ImageRef]) -> Sequence[bytes | JobError]:
+        """Fetch; same length, same order."""
+
+
+class Decodes(Protocol):
+    """Bytes → views."""
+
+    def __call__(self, files: Sequence[bytes]) -> Sequence[DecodedImage | JobError]:
+        """Decode; same length, same order."""
+
+
+class Embeds(Protocol):
+    """Views → unit embeddings."""
+
+    def embed_images(self, views: Sequence[View]) -> Matrix:
+        """Embed n views to `(n, dim)`; same order."""
+
+
+@dataclass(frozen=True, slots=True)
+class QueuedJob(Generic[S_co]):
+    """A job, or what is left of one that is not valid, on its way through the pipeline."""
+
+    job: S_co
+    #: RQ's id; None for an image that came by no queue.
+    job_id: str | None = None
+    #: How long it waited.
+    queue_seconds: float | None = None
+
+
+@dataclass(slots=True)
+class Pipeline:
+    """Judges batches of jobs; a batch is judged under the policies that were there when it began."""
+
+    sources: Fetches
+    decode: Decodes
+    encoder: Embeds
+    model: ModelStamp
+    policies: PolicySet
+    compile: Callable[[Policy], CompiledPolicy]
+    #: The policy of jobs that name none.
+    default_policy: str
+    #: Who signs the verdicts.
+    worker: str
+    refuse_uncalibrated: bool = False
+    fail_unreadable: bool = False
+
+    def run(self, jobs: Sequence[QueuedJob[ModerationJob]]) -> list[Verdict | JobError]:
+        """Judge a batch.
+
+        Args:
+            jobs: What to judge.
+
+        Returns:
+            Verdicts, and errors for the jobs that end without one; same length, same order. An image that cannot be
+            judged is a `review` verdict with a reason, or its error, by setting.
+        """
+        seconds: dict[str, float] = {}
+        chosen = [self._choose_policy(queued) for queued in jobs]
+        with _timed("fetch", seconds):
+            files = _follow(chosen, lambda at, _: self.sources.fetch([jobs[i].job.image for i in at]))
+        with _timed("decode", seconds):
+            images = _follow(files, lambda _, some: self.decode(some))
+        with _timed("embed", seconds):
+            embeddings = _follow(images, lambda _, some: self._embed(some))
+        with _timed("score", seconds):
+            decisions = _follow(embeddings, lambda at, some: self._decide(jobs, at, some))
+        return [
+            self._end(queued, image, decision, seconds)
+            for queued, image, decision in zip(jobs, images, decisions, strict=True)
+        ]
+
+    def unjudged(self, queued: QueuedJob[Subject], reason: str) -> Verdict:
+        """Return the `review` verdict of a job whose image was not judged.
+
+        Args:
+            queued: The job.
+            reason: A key of `worker.errors.REASONS`.
+        """
+        ref = self._ref(queued)
+        try:
+            compiled = self.compile(self.policies.deciding(ref, queued.job.content_id))
+        except JobError:
+            policy, calibrated = PolicyStamp(id=ref.partition("@")[0], version=None, digest=None), False
+        else:
+            policy, calibrated = stamp(compiled), compiled.calibrated
+        return self._verdict(queued, policy, calibrated, Decision("review", {}), reason=reason)
+
+    def _ref(self, queued: QueuedJob[Subject]) -> str:
+        return queued.job.policy or self.default_policy
+
+    def _choose_policy(self, queued: QueuedJob[Subject]) -> Policy | JobError:
+        """Find the version that will decide, before anything is fetched."""
+        try:
+            policy = self.policies.deciding(self._ref(queued), queued.job.content_id)
+        except JobError as error:
+            return error
+        if self.refuse_uncalibrated and not self.compile(policy).calibrated:
+            model = f"{self.model.id}@{self.model.revision}"
+            return Uncalibrated(f"{policy.ref} has no calibration for {model}; add one or set SLUICE_UNCALIBRATED=warn")
+        return policy
+
+    def _embed(self, images: Sequence[DecodedImage]) -> list[Matrix]:
+        """Embed all views of all images at once; `(views, dim)` for each image."""
+        embeddings = self.encoder.embed_images([view for image in images for view in image.views])
+        ends = np.cumsum([len(image.views) for image in images])
+        return np.split(embeddings, ends[:-1])
+
+    def _decide(
+        self, jobs: Sequence[QueuedJob[ModerationJob]], at: Sequence[int], embeddings: Sequence[Matrix]
+    ) -> list[tuple[CompiledPolicy, Decision, list[ShadowVerdict]]]:
+        """Decide each image under its policy and the shadows beside it: one matrix product for each version."""
+        deciding = [self.policies.deciding(self._ref(jobs[i]), jobs[i].job.content_id) for i in at]
+        watching = [
+            self.policies.shadows(policy.policy, self._ref(jobs[i])) for i, policy in zip(at, deciding, strict=True)
+        ]
+        wanted: dict[str, list[int]] = defaultdict(list)
+        compiled: dict[str, CompiledPolicy] = {}
+        for place, (policy, shadows) in enumerate(zip(deciding, watching, strict=True)):
+            for version in {version.ref: version for version in (policy, *shadows)}.values():
+                compiled[version.ref] = self.compile(version)
+                wanted[version.ref].append(place)
+        decided = {
+            (ref, place): decision
+            for ref, places in wanted.items()
+            for place, decision in zip(places, _decide_all(compiled[ref], [embeddings[p] for p in places]), strict=True)
+        }
+        return [
+            (
+                compiled[policy.ref],
+                decided[policy.ref, place],
+                [_shadow(compiled[shadow.ref], decided[shadow.ref, place]) for shadow in shadows],
+            )
+            for place, (policy, shadows) in enumerate(zip(deciding, watching, strict=True))
+        ]
+
+    def _end(
+        self,
+        queued: QueuedJob[Subject],
+        image: DecodedImage | JobError,
+        decided: tuple[CompiledPolicy, Decision, list[ShadowVerdict]] | JobError,
+        seconds: dict[str, float],
+    ) -> Verdict | JobError:
+        if isinstance(decided, JobError):
+            log.info("%s not judged: %s: %s", queued.job.content_id, decided.reason, decided)
+        if isinstance(decided, ImageRejected) and not self.fail_unreadable:
+            return self.unjudged(queued, decided.reason)
+        if isinstance(decided, JobError):
+            return decided
+        compiled, decision, shadow = decided
+        return self._verdict(
+            queued,
+            stamp(compiled),
+            compiled.calibrated,
+            decision,
+            image=None if isinstance(image, JobError) else image,
+            shadow=shadow,
+            seconds=seconds,
+        )
+
+    def _verdict(
+        self,
+        queued: QueuedJob[Subject],
+        policy: PolicyStamp,
+        calibrated: bool,
+        decision: Decision,
+        *,
+        reason: str | None = None,
+        image: DecodedImage | None = None,
+        shadow: Sequence[ShadowVerdict] = (),
+        seconds: dict[str, float] | None = None,
+    ) -> Verdict:
+        source = queued.job_id or (image.facts.sha256 if image else queued.job.content_id)
+        waited = {} if queued.queue_seconds is None else {"queue": round(queued.queue_seconds, 6)}
+        return Verdict(
+            verdict_id=verdict_id(source, policy, self.model),
+            job_id=queued.job_id,
+            content_id=queued.job.content_id,
+            action=decision.action,
+            reason=reason,
+            policy=policy,
+            role=self._role(queued, policy),
+            model=self.model,
+            calibrated=calibrated,
+            categories=decision.categories,
+            image=image.facts if image else None,
+            shadow=list(shadow),
+            metadata=queued.job.metadata,
+            timings_seconds=waited | (seconds or {}),
+            worker=self.worker,
+            created_at=utc_now(),
+        )
+
+    def _role(self, queued: QueuedJob[Subject], policy: PolicyStamp) -> Literal["live", "canary"]:
+        rollout = self.policies.rollouts.get(self._ref(queued))
+        is_canary = rollout is not None and rollout.canary is not None and rollout.canary.version == policy.version
+        return "canary" if is_canary else "live"
+
+
+def _decide_all(compiled: CompiledPolicy, embeddings: Sequence[Matrix]) -> list[Decision]:
+    scores = score(np.concatenate(embeddings), compiled)
+    ends = np.cumsum([0, *(len(part) for part in embeddings)])
+    return [decide(compiled, scores.rows(slice(int(start), int(end)))) for start, end in pairwise(ends)]
+
+
+def _shadow(compiled: CompiledPolicy, decision: Decision) -> ShadowVerdict:
+    return ShadowVerdict(policy=stamp(compiled), action=decision.action, categories=decision.categories)
+
+
+def _follow(
+    before: Sequence[A | JobError], stage: Callable[[list[int], list[A]], Sequence[B | JobError]]
+) -> list[B | JobError]:
+    """Run a stage on what is still going; what ended already keeps its place."""
+    at = [place for place, item in enumerate(before) if not isinstance(item, JobError)]
+    going = [item for item in before if not isinstance(item, JobError)]
+    after = iter(stage(at, going) if going else ())
+    return [item if isinstance(item, JobError) else next(after) for item in before]
+
+
+@contextmanager
+def _timed(stage: str, seconds: dict[str, float]) -> Iterator[None]:
+    start = time.perf_counter()
+    yield
+    seconds[stage] = round(time.perf_counter() - start, 6)

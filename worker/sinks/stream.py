@@ -1,0 +1,62 @@
+"""The Redis Stream `sluice:verdicts`: one entry for every upload.
+
+In: a `Verdict`. Out: an entry with the verdict as JSON and four flat fields for filtering. A push that belongs to a job
+rides in the transaction that ends the job.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from worker.records import Verdict
+
+#: Redis key of the stream.
+STREAM = "sluice:verdicts"
+
+# Written only while the execution is still among the queue's started ones: the same transaction takes it out, so the
+# same end of a job, sent twice over a broken connection, pushes once.
+_PUSH_ONCE = """
+if not redis.call('ZSCORE', KEYS[2], ARGV[1]) then return false end
+return redis.call('XADD', KEYS[1], 'MAXLEN', '~', ARGV[2], '*', unpack(ARGV, 3))
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Fence:
+    """What must still be there for a push: a member of a sorted set in Redis."""
+
+    key: str
+    member: str
+
+
+class VerdictStream:
+    """Pushes verdicts.
+
+    Args:
+        maxlen: How many entries Redis keeps, about.
+    """
+
+    def __init__(self, maxlen: int) -> None:
+        self._maxlen = maxlen
+
+    def push(self, connection: Any, verdict: Verdict, fence: Fence | None = None) -> None:
+        """Append a verdict.
+
+        Args:
+            connection: A `redis.Redis`, or a pipeline whose transaction the push joins.
+            verdict: What to append.
+            fence: Push only while this is there.
+        """
+        fields = {
+            "verdict": verdict.to_json(),
+            "job_id": verdict.job_id or "",
+            "content_id": verdict.content_id,
+            "policy": verdict.policy.id,
+            "action": verdict.action,
+        }
+        if fence is None:
+            connection.xadd(STREAM, fields, maxlen=self._maxlen, approximate=True)
+            return
+        flat = [part for item in fields.items() for part in item]
+        connection.eval(_PUSH_ONCE, 2, STREAM, fence.key, fence.member, self._maxlen, *flat)
