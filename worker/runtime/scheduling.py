@@ -1,0 +1,48 @@
+"""RQ's scheduler in a thread: brings back the jobs that wait for a retry, without forking a process with a model in it.
+
+In: the queues' scheduled registries. Out: enqueued jobs. One scheduler a queue in the whole fleet, by RQ's own locks.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+
+import redis
+from rq.scheduler import RQScheduler
+
+log = logging.getLogger(__name__)
+
+
+class SchedulerThread(RQScheduler):
+    """RQ's scheduler, run by a thread of the worker.
+
+    Args:
+        queues: Names.
+        connection: Its settings are used for a connection of the scheduler's own.
+    """
+
+    def __init__(self, queues: list[str], connection: redis.Redis) -> None:
+        super().__init__(queues, connection=connection, serializer="json", logging_level=logging.WARNING)
+        self._thread = threading.Thread(target=self._run, name="scheduler", daemon=True)
+
+    def start(self) -> None:
+        """Start the thread."""
+        self._thread.start()
+
+    def join(self, timeout_seconds: float) -> None:
+        """Ask the thread to stop, and wait for it to give its locks back."""
+        self.request_stop()
+        self._thread.join(timeout_seconds)
+
+    def _install_signal_handlers(self) -> None:
+        """Leave signals to the worker; only a main thread could take them."""
+
+    def _run(self) -> None:
+        while not self._stop_requested:
+            try:
+                self.work()
+            except redis.RedisError as error:
+                log.warning("scheduler: Redis does not answer (%s); trying again", error)
+                time.sleep(self.interval)

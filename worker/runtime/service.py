@@ -1,0 +1,130 @@
+"""`sluice work`, whole: the health server, the model, the scheduler and the worker, from start to end.
+
+In: `Settings`. Out: worked queues. The health server answers first, so that a slow download is `live`, not `ready`.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass, field
+
+import redis
+from rq import Queue
+from rq.job import Job
+
+from worker import app as sluice
+from worker.connection import PatientBackoff, open_redis, require_redis
+from worker.jobs import seconds_queued
+from worker.metrics import Metrics
+from worker.runtime.health import HealthServer
+from worker.runtime.inline_worker import InlineWorker
+from worker.runtime.scheduling import SchedulerThread
+from worker.settings import Settings, mask_url
+
+log = logging.getLogger(__name__)
+
+_GOODBYE_SECONDS = 5.0
+
+
+@dataclass(slots=True)
+class Service:
+    """One worker process.
+
+    Attributes:
+        settings: What to run.
+    """
+
+    settings: Settings
+    _metrics: Metrics = field(default_factory=Metrics)
+    _worker: InlineWorker | None = None
+
+    def run(self, burst: bool) -> None:
+        """Work the queues until stopped, or until they are empty.
+
+        Args:
+            burst: End when there is nothing left to do.
+
+        Raises:
+            Missing: Redis, the model or the policies are not there.
+            PolicyInvalid: Every error in every policy file.
+            UsageError: A setting is wrong.
+        """
+        settings = self.settings
+        backoff = PatientBackoff()
+        connection = open_redis(settings.redis_url, backoff)
+        # Whoever asks about health or queues must have an answer soon, so these questions have no patience.
+        asking = open_redis(settings.redis_url)
+        require_redis(asking, mask_url(settings.redis_url))
+        health = self._listen(asking)
+        app = sluice.build(settings, connection)
+        sluice.use(app)
+        app.encoder.warm_up()
+        self._show_versions(app)
+        scheduler = SchedulerThread(list(settings.queues), connection)
+        try:
+            self._worker = InlineWorker(list(settings.queues), app, self._metrics, backoff)
+            scheduler.start()
+            log.info("ready: %s on %s, queues %s", app.encoder.name, app.encoder.device, ", ".join(settings.queues))
+            self._metrics.up.set(1)
+            self._worker.work(burst=burst, logging_level="WARNING")
+        finally:
+            self._metrics.up.set(0)
+            backoff.hurry()
+            scheduler.join(_GOODBYE_SECONDS)
+            app.close()
+            if health:
+                health.close()
+
+    def _listen(self, connection: redis.Redis) -> HealthServer | None:
+        settings, metrics = self.settings, self._metrics
+        metrics.begin_queues(settings.queues)
+        metrics.watch_queues(lambda: read_queues(settings.queues, connection))
+        if settings.metrics_port == 0:
+            return None
+        return HealthServer(
+            settings.metrics_host,
+            settings.metrics_port,
+            metrics.exporter(),
+            self._live,
+            lambda: self._ready(connection),
+        )
+
+    def _show_versions(self, app: sluice.App) -> None:
+        encoder = app.encoder
+        self._metrics.model_info.labels(encoder.id, encoder.revision, encoder.precision, str(encoder.device)).set(1)
+        for policy, role in app.policies.at_work():
+            self._metrics.policy_info.labels(policy.policy, str(policy.version), role, policy.digest).set(1)
+            if not policy.is_calibrated_for(encoder.name):
+                log.warning("%s is not calibrated for %s: its verdicts say so", policy.ref, encoder.name)
+
+    def _live(self) -> list[str]:
+        stuck = self._worker is not None and not self._worker.is_alive
+        return ["the worker's loop does not turn"] if stuck else []
+
+    def _ready(self, connection: redis.Redis) -> list[str]:
+        problems = [] if self._worker is not None else ["the model and the policies are being loaded"]
+        if self._worker is not None and self._worker._stop_requested:
+            problems.append("the worker is leaving")
+        try:
+            connection.ping()
+        except redis.RedisError as error:
+            problems.append(f"Redis does not answer: {error}")
+        return problems
+
+
+def read_queues(queues: tuple[str, ...], connection: redis.Redis) -> dict[str, tuple[int, float]]:
+    """Return for each queue how many jobs wait, and the age in seconds of the one that waits longest.
+
+    Empty when Redis does not answer: a gap in a graph is true, a zero is not.
+    """
+    found = {}
+    try:
+        for name in queues:
+            queue = Queue(name, connection=connection, serializer="json")
+            ids = queue.get_job_ids(0, 1)
+            oldest = Job.fetch_many(ids, connection=connection, serializer="json")
+            age = max((seconds_queued(job) for job in oldest if job), default=0.0)
+            found[name] = (int(queue.count), age)
+    except redis.RedisError as error:
+        log.warning("queues not read: %s", error)
+    return found
