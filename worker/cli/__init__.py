@@ -1,0 +1,68 @@
+"""The `sluice` command: arguments, progress, tables, exit codes, nothing else; one file per group of commands.
+
+In: a command line. Out: exit code 0 done, 1 something was found, 2 wrong usage, 3 something needed is missing.
+Errors are one line on stderr that names the cause and the mend.
+"""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import sys
+from collections.abc import Sequence
+
+from worker import __version__
+from worker.cli import demo, inspect, look, policy, queue, work
+from worker.cli.console import print_error
+from worker.errors import SluiceError
+
+#: The groups, in the order of `--help`.
+_GROUPS = (demo, work, look, queue, policy, inspect)
+_EPILOG = """\
+start here:
+  sluice demo                              see it work, with a Redis and a model of its own
+  sluice score photo.jpg --policy demo     one verdict, without a queue
+  sluice doctor                            what is missing on this machine, and what to do
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command.
+
+    Args:
+        arguments: The command line without the program's name; None takes the process's own.
+
+    Returns:
+        The exit code.
+    """
+    parser = build_parser()
+    options = parser.parse_args(arguments)
+    try:
+        return int(options.run(options))
+    except SluiceError as error:
+        if options.debug:
+            raise
+        print_error(error)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("sluice: interrupted", file=sys.stderr)
+        return 128 + signal.SIGINT
+    except BrokenPipeError:
+        # The reader of our output left (`| head`); Python would complain about it once more at exit.
+        sys.stdout = None
+        return 128 + signal.SIGPIPE
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Return the parser with every command."""
+    parser = argparse.ArgumentParser(
+        prog="sluice",
+        description="Content moderation as a stream: RQ workers score uploads with CLIP against plain-word policies.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"sluice {__version__}")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    for group in _GROUPS:
+        group.add_commands(commands)
+    return parser

@@ -1,0 +1,125 @@
+"""What commands share: settings from flags, JSON lines, errors, logging.
+
+In: parsed arguments. Out: lines on stdout (results) and stderr (everything else).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import sys
+from collections.abc import Callable, Iterable
+from datetime import UTC, datetime
+from typing import Any
+
+from worker.errors import PolicyInvalid, SluiceError
+from worker.settings import Settings, load_settings
+
+#: Settings of commands that judge.
+JUDGING = (
+    "policies", "policy", "model", "model_revision", "device", "precision", "batch_size", "uncalibrated",
+    "image_max_bytes", "image_max_pixels", "image_formats",
+    "fetch_timeout_seconds", "fetch_allow_hosts", "fetch_allow_private",
+)  # fmt: skip
+#: Settings of commands that only need the model.
+MODEL = ("model", "model_revision", "device", "precision", "image_max_bytes", "image_max_pixels", "image_formats")
+
+Commands = Any
+
+
+def add_command(
+    commands: Commands,
+    name: str,
+    run: Callable[[argparse.Namespace], int],
+    help_line: str,
+    settings: Iterable[str] = (),
+    examples: str = "",
+) -> argparse.ArgumentParser:
+    """Add one command, with a flag for each setting that it heeds.
+
+    Args:
+        commands: Where to add it.
+        name: What is typed.
+        run: What it does; returns the exit code.
+        help_line: One line.
+        settings: Fields of `Settings`.
+        examples: Shown under `--help`.
+    """
+    parser: argparse.ArgumentParser = commands.add_parser(
+        name,
+        help=help_line,
+        description=help_line[:1].upper() + help_line[1:] + ".",
+        epilog=f"examples:\n{examples}" if examples else None,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--debug", action="store_true", help="show a traceback when something goes wrong")
+    group = parser.add_argument_group("settings", "each overrides its SLUICE_ variable; see `sluice settings`")
+    for field in settings:
+        about = Settings.model_fields[field]
+        is_switch = about.annotation is bool
+        flag = "--" + field.replace("_", "-")
+        more: dict[str, Any] = {"action": argparse.BooleanOptionalAction} if is_switch else {"metavar": "VALUE"}
+        group.add_argument(flag, dest=f"setting_{field}", default=None, help=about.description, **more)
+    parser.set_defaults(run=run)
+    return parser
+
+
+def settings_of(options: argparse.Namespace) -> Settings:
+    """Read the settings, flags first.
+
+    Raises:
+        UsageError: Every wrong one.
+    """
+    return load_settings(flags_of(options))
+
+
+def flags_of(options: argparse.Namespace) -> dict[str, Any]:
+    """Return the settings that were given as flags."""
+    return {
+        name.removeprefix("setting_"): value
+        for name, value in vars(options).items()
+        if name.startswith("setting_") and value is not None
+    }
+
+
+def print_json(value: Any) -> None:
+    """Print one object as one line on stdout."""
+    print(json.dumps(value, ensure_ascii=False, separators=(", ", ": ")), flush=True)
+
+
+def print_error(error: SluiceError) -> None:
+    """Print an error on stderr: one line, or one for each finding in a policy."""
+    lines = error.findings if isinstance(error, PolicyInvalid) else [" ".join(str(error).split())]
+    for line in lines:
+        print(f"sluice: {line}", file=sys.stderr)
+
+
+class _JSONFormatter(logging.Formatter):
+    """One object a line: time, level, logger, message."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the record as JSON."""
+        line = {
+            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage(),
+        }
+        if record.exc_info:
+            line["traceback"] = self.formatException(record.exc_info)
+        return json.dumps(line, ensure_ascii=False)
+
+
+def configure_logging(settings: Settings) -> None:
+    """Log to stderr in the format asked for; other libraries only when they warn."""
+    handler = logging.StreamHandler(sys.stderr)
+    if settings.log_format == "json":
+        handler.setFormatter(_JSONFormatter())
+    else:
+        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)-7s %(message)s", "%H:%M:%S"))
+    level = settings.log_level.upper()
+    logging.basicConfig(level=level, handlers=[handler], force=True)
+    logging.captureWarnings(capture=True)
+    for noisy in ("httpx", "httpcore", "rq", "transformers", "urllib3", "huggingface_hub"):
+        logging.getLogger(noisy).setLevel(level if level == "DEBUG" else "WARNING")

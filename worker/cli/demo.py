@@ -1,0 +1,148 @@
+"""`sluice demo`: the whole house in a minute, with a Redis and a model of its own."""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import IO, NoReturn
+
+from rich.console import Console
+from rich.live import Live
+
+from worker.cli.console import Commands, add_command, settings_of
+from worker.cli.embedded_redis import embedded_redis, end, free_port
+from worker.cli.tables import add_verdict, verdict_table
+from worker.client import Moderation
+from worker.connection import open_redis, require_redis
+from worker.errors import SluiceError
+from worker.records import Verdict
+from worker.settings import mask_url
+
+_IMAGES = Path(__file__).parent / "demo_images"
+#: Loading torch and the model takes most of it.
+_PATIENCE_SECONDS = 120.0
+_GOODBYE_SECONDS = 15.0
+_SHOWN_METRICS = ("sluice_jobs_total{", "sluice_verdicts_total{", "sluice_stage_seconds_count{", "sluice_model_info{")
+
+
+def add_commands(commands: Commands) -> None:
+    """Add the group's command."""
+    add_command(
+        commands,
+        "demo",
+        _demo,
+        "see it work: a Redis, a worker with the packaged model, sample drawings, their verdicts and metrics",
+        ("redis_url",),
+    )
+
+
+def _demo(options: argparse.Namespace) -> int:
+    settings = settings_of(options)
+    console = Console()
+    with ExitStack() as stack:
+        stack.enter_context(_sigterm_as_interrupt())
+        if options.setting_redis_url:
+            url = settings.redis_url
+            require_redis(open_redis(url), mask_url(url))
+            console.print(f"1. Redis at {mask_url(url)}")
+        else:
+            url, what = stack.enter_context(embedded_redis())
+            console.print(f"1. Redis: {what} at {url}, for as long as this takes")
+        metrics_port = free_port()
+        worker, log = stack.enter_context(_worker(url, metrics_port))
+        console.print("2. worker: `sluice work --model builtin --policy demo`, loading its model meanwhile")
+        _show_verdicts(console, url, worker, log)
+        _show_metrics(console, metrics_port)
+    _show_next(console)
+    return 0
+
+
+@contextmanager
+def _sigterm_as_interrupt() -> Iterator[None]:
+    """Clean up on SIGTERM as on Ctrl-C."""
+
+    def interrupt(signum: int, frame: FrameType | None) -> NoReturn:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+@contextmanager
+def _worker(url: str, metrics_port: int) -> Iterator[tuple[subprocess.Popen[bytes], IO[bytes]]]:
+    from worker.policy.registry import shipped_directory
+
+    flags = {
+        "redis-url": url, "model": "builtin", "policies": str(shipped_directory()), "policy": "demo",
+        "metrics-port": str(metrics_port), "metrics-host": "127.0.0.1", "queues": "moderation",
+    }  # fmt: skip
+    command = [sys.executable, "-m", "worker", "work", *(f"--{name}={value}" for name, value in flags.items())]
+    with tempfile.TemporaryFile() as log:
+        process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
+        try:
+            yield process, log
+        finally:
+            end(process, _GOODBYE_SECONDS)
+
+
+def _show_verdicts(console: Console, url: str, worker: subprocess.Popen[bytes], log: IO[bytes]) -> None:
+    moderation = Moderation.from_url(url)
+    images = sorted(_IMAGES.glob("*.png"))
+    jobs = moderation.enqueue_many(
+        [{"content_id": image.stem, "data": image.read_bytes(), "policy": "demo"} for image in images]
+    )
+    console.print(f"3. {len(jobs)} sample drawings on the queue; their verdicts as they arrive:\n")
+    waiting = {job.id for job in jobs}
+    table = verdict_table()
+    with Live(table, console=console, refresh_per_second=8):
+        for verdict in _follow(moderation, worker, log, waiting):
+            add_verdict(table, verdict)
+
+
+def _follow(
+    moderation: Moderation, worker: subprocess.Popen[bytes], log: IO[bytes], waiting: set[str]
+) -> Iterator[Verdict]:
+    deadline = time.monotonic() + _PATIENCE_SECONDS
+    while waiting:
+        if worker.poll() is not None or time.monotonic() > deadline:
+            log.seek(0)
+            says = log.read().decode(errors="replace").strip().splitlines()[-1:] or ["nothing"]
+            raise SluiceError(f"the demonstration's worker gave no verdict; it says: {says[0]}")
+        for verdict in moderation.verdicts("sluice-demo", "demo", idle_seconds=1.0):
+            if verdict.job_id in waiting:
+                waiting.discard(verdict.job_id)
+                yield verdict
+            if not waiting:
+                break
+
+
+def _show_metrics(console: Console, port: int) -> None:
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5) as answer:
+        lines = answer.read().decode().splitlines()
+    console.print("\n4. what Prometheus would read from the worker's /metrics (a part):\n")
+    for line in lines:
+        if line.startswith(_SHOWN_METRICS) and not line.endswith(" 0.0"):
+            console.print(f"   {line}", highlight=False, soft_wrap=True)
+
+
+def _show_next(console: Console) -> None:
+    console.print(
+        "\n5. your turn. The packaged model knows drawings, not photographs: it is for trying the tool, never for\n"
+        "   moderating uploads. `sluice work` uses openai/clip-vit-base-patch32 unless told otherwise.\n\n"
+        "   sluice score DRAWING.png --model builtin --policy demo        one verdict, without a queue\n"
+        "   sluice policy show demo                                       what the verdicts above were judged by\n"
+        "   sluice doctor --model builtin                                 what a real set-up still lacks\n",
+        highlight=False,
+    )
