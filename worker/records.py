@@ -24,8 +24,14 @@ Role = Literal["live", "shadow", "canary"]
 #: `allow < review < block`.
 ACTION_ORDER: dict[Action, int] = {"allow": 0, "review": 1, "block": 2}
 
-_POLICY_REF = re.compile(r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}(@[1-9][0-9]{0,8})?$")
-_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+_POLICY_REF = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}(@[1-9][0-9]{0,8})?$"
+_CONTROL = r"[\u0000-\u001f\u007f-\u009f]"
+#: Wrong fields that one error describes; a hostile job has as many as fit into Redis.
+_MAX_DESCRIBED = 80
+
+# Bounded, because every verdict echoes it. The bound also keeps out halves of characters, which UTF-8 cannot hold.
+MetadataKey = Annotated[str, StringConstraints(max_length=128)]
+MetadataValue = Annotated[str, StringConstraints(max_length=4096)]
 
 
 class _Record(BaseModel):
@@ -35,7 +41,10 @@ class _Record(BaseModel):
 class ImageRef(_Record):
     """Where an image is: exactly one of the five."""
 
-    model_config = ConfigDict(json_schema_extra={"minProperties": 1, "maxProperties": 1})
+    # Exactly one, and none of them null.
+    model_config = ConfigDict(
+        json_schema_extra={"minProperties": 1, "maxProperties": 1, "patternProperties": {"": {"type": "string"}}}
+    )
 
     url: Annotated[str, StringConstraints(min_length=1, max_length=8192)] | None = None
     s3: Annotated[str, StringConstraints(pattern=r"^s3://[^/]+/.+$", max_length=2048)] | None = None
@@ -59,21 +68,23 @@ class ImageRef(_Record):
 class Subject(_Record):
     """What a verdict is about, even when its image cannot be: the platform's id, the policy asked for, the echo."""
 
-    content_id: Annotated[str, StringConstraints(min_length=1, max_length=512)]
-    policy: str | None = None
-    metadata: Annotated[dict[str, str], Field(max_length=64)] = {}
+    content_id: Annotated[str, StringConstraints(min_length=1, max_length=512)] = Field(
+        json_schema_extra={"not": {"pattern": _CONTROL}}
+    )
+    policy: str | None = Field(None, json_schema_extra={"pattern": _POLICY_REF})
+    metadata: Annotated[dict[MetadataKey, MetadataValue], Field(max_length=64)] = {}
 
     @field_validator("content_id")
     @classmethod
     def _printable(cls, value: str) -> str:
-        if _CONTROL.search(value):
+        if re.search(_CONTROL, value):
             raise ValueError("control characters are not allowed")
         return value
 
     @field_validator("policy")
     @classmethod
     def _policy_ref(cls, value: str | None) -> str | None:
-        if value is not None and not _POLICY_REF.match(value):
+        if value is not None and not re.fullmatch(_POLICY_REF, value):
             raise ValueError("write it as ID or ID@VERSION, for example default or default@2")
         return value
 
@@ -81,19 +92,23 @@ class Subject(_Record):
     def salvage(cls, arguments: object) -> Subject | None:
         """Return what can be said of a job that is not valid; None when it has no valid `content_id`."""
         given = arguments if isinstance(arguments, dict) else {}
-        for fields in (("content_id", "policy", "metadata"), ("content_id", "policy"), ("content_id",)):
+        kept: dict[str, Any] = {}
+        for name in ("content_id", "policy", "metadata"):
+            if name not in given:
+                continue
             try:
-                return Subject.model_validate({name: given[name] for name in fields if name in given})
+                Subject.model_validate({"content_id": "-", name: given[name]})
             except ValidationError:
                 continue
-        return None
+            kept[name] = given[name]
+        return Subject.model_validate(kept) if "content_id" in kept else None
 
 
 class ModerationJob(Subject):
     """A request to look at one image under one policy: the keyword arguments of `worker.jobs.moderate`."""
 
     image: ImageRef
-    webhook: Annotated[str, StringConstraints(pattern=r"^https?://", max_length=2048)] | None = None
+    webhook: Annotated[str, StringConstraints(pattern=r"^https?://\S+$", max_length=2048)] | None = None
 
     @classmethod
     def from_arguments(cls, arguments: object) -> ModerationJob:
@@ -105,17 +120,25 @@ class ModerationJob(Subject):
         try:
             return cls.model_validate(arguments)
         except ValidationError as error:
-            raise JobInvalid("invalid job: " + "; ".join(_describe(item) for item in error.errors())) from error
+            wrong = [_describe(item) for item in error.errors(include_url=False)[:_MAX_DESCRIBED]]
+            if error.error_count() > _MAX_DESCRIBED:
+                wrong.append(f"and {error.error_count() - _MAX_DESCRIBED} more")
+            raise JobInvalid("invalid job: " + "; ".join(wrong)) from error
 
 
 def _describe(item: Any) -> str:
-    where = ".".join(str(part) for part in item["loc"]) or "job"
+    where = ".".join(_printable(part) for part in item["loc"] if part != "[key]") or "job"
     if item["type"] == "missing":
         return f"{where} is required"
     if item["type"] == "extra_forbidden":
         return f"{where} is not an argument of a job"
     message = str(item["msg"]).removeprefix("Value error, ")
     return f"{where}: {message[:1].lower()}{message[1:]}"
+
+
+def _printable(name: object) -> str:
+    text = str(name)
+    return text if text.isprintable() and len(text) <= 64 else ascii(text[:64])  # noqa: PLR2004 - a readable name
 
 
 class PolicyStamp(_Record):

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import difflib
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import urlsplit
 
 from pydantic import Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
@@ -34,7 +35,13 @@ class Settings(BaseSettings):
     """
 
     model_config = SettingsConfigDict(
-        env_prefix=PREFIX, env_file=".env", extra="ignore", frozen=True, validate_default=True, env_ignore_empty=True
+        env_prefix=PREFIX,
+        env_file=".env",
+        extra="ignore",
+        frozen=True,
+        validate_default=True,
+        env_ignore_empty=True,
+        hide_input_in_errors=True,
     )
 
     redis_url: str = Field(
@@ -61,7 +68,7 @@ class Settings(BaseSettings):
     image_formats: CommaList = Field(
         ("JPEG", "PNG", "WEBP", "GIF", "AVIF"), description="formats that are decoded; all others are refused"
     )
-    fetch_timeout_seconds: float = Field(10.0, gt=0, description="for one whole download")
+    fetch_timeout_seconds: float = Field(10.0, gt=0, allow_inf_nan=False, description="for one whole download")
     fetch_allow_hosts: CommaList = Field((), description="hosts that may be fetched from; empty: any public host")
     fetch_allow_private: bool = Field(False, description="also fetch from private and loopback addresses, any port")
     path_root: Path | None = Field(None, description="`path` refs must lie inside; unset: `path` refs are refused")
@@ -106,7 +113,12 @@ class Settings(BaseSettings):
     @field_validator("redis_url")
     @classmethod
     def _redis_scheme(cls, value: str) -> str:
-        if urlsplit(value).scheme not in {"redis", "rediss", "unix"}:
+        try:
+            scheme = urlsplit(value).scheme
+        except ValueError:
+            # What urlsplit says quotes the password.
+            raise ValueError("not a URL; write it as redis://USER:PASSWORD@HOST:PORT/0") from None
+        if scheme not in {"redis", "rediss", "unix"}:
             raise ValueError("start it with redis://, rediss:// or unix://")
         return value
 
@@ -131,6 +143,8 @@ def load_settings(flags: Mapping[str, Any] | None = None) -> Settings:
             message = item["msg"].removeprefix("Value error, ")
             lines.append(f"{PREFIX}{name.upper()}={shown}: {message[:1].lower()}{message[1:]}")
         raise UsageError("; ".join(lines)) from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f".env cannot be read ({error}); make it a readable file in UTF-8") from error
 
 
 def origin_of(settings: Settings, flags: Mapping[str, Any] | None = None) -> dict[str, str]:
@@ -156,16 +170,18 @@ def unknown_variables() -> dict[str, str | None]:
     """Environment variables with our prefix that name no setting, each with the nearest one that does."""
     known = [PREFIX + name.upper() for name in Settings.model_fields]
     return {
-        name: next(iter(difflib.get_close_matches(name, known, n=1)), None)
+        name: next(iter(difflib.get_close_matches(name.upper(), known, n=1)), None)
         for name in os.environ
-        if name.startswith(PREFIX) and name not in known
+        if name.upper().startswith(PREFIX) and name.upper() not in known
     }
 
 
 def mask_url(url: str) -> str:
     """Return `url` without its password: `redis://user:***@host`."""
-    parts = urlsplit(url)
+    # redis-py takes a password from the query too, for unix:// above all.
+    masked = re.sub(r"([?&]password=)[^&]*", r"\1***", url)
+    parts = urlsplit(masked)
     if parts.password is None:
-        return url
+        return masked
     host = parts.netloc.rpartition("@")[2]
-    return urlunsplit(parts._replace(netloc=f"{parts.username or ''}:***@{host}"))
+    return masked.replace(parts.netloc, f"{parts.username or ''}:***@{host}", 1)

@@ -6,8 +6,9 @@ In: YAML text. Out: `Policy` or `RolloutFile` when there is no error, and all fi
 from __future__ import annotations
 
 import difflib
-import re
-from collections.abc import Iterator, Sequence
+import reprlib
+import unicodedata
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, TypeVar
 
@@ -24,6 +25,7 @@ _MENDS = {
     "missing": "required key is missing; add it",
     "tuple_type": "should be a list; write [first, second] or one `- item` a line",
     "string_type": "should be text; put it in quotes",
+    "string_unicode": "should be whole characters; write the character itself instead of its \\u codes",
     "int_type": "should be a whole number",
     "int_from_float": "should be a whole number",
     "float_type": "should be a number",
@@ -31,9 +33,24 @@ _MENDS = {
     "model_type": "should be a block of `key: value` lines",
     "model_attributes_type": "should be a block of `key: value` lines",
     "too_short": "must not be empty; add an entry, or leave the key out if it is optional",
+    "too_long": "should have at most {max_length} entries; remove some",
     "string_too_short": "must not be empty; write a sentence or remove the line",
+    "string_too_long": "should have at most {max_length} characters; shorten it",
     "finite_number": "should be a finite number",
+    "greater_than": "should be above {gt}",
+    "greater_than_equal": "should be {ge} or more",
+    "less_than": "should be below {lt}",
+    "less_than_equal": "should be {le} or less",
 }
+#: What is said of a key of the wrong kind is said by `places`, which knows how it is written.
+_KEY_TYPES = {"string_type", "invalid_key"}
+
+#: How a value is quoted in a message: short, however large it is.
+_QUOTE = reprlib.Repr()
+_QUOTE.maxlevel, _QUOTE.maxlist, _QUOTE.maxdict = 2, 3, 3
+_QUOTE.maxstring = _QUOTE.maxlong = _QUOTE.maxother = 60
+#: Characters of a key, and bits of a number, above which it is not quoted whole.
+_LONG = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,42 +73,67 @@ class Finding:
         return asdict(self)
 
 
-def lint_policy(text: str, file: str) -> tuple[Policy | None, list[Finding]]:
+def lint_policy(text: str, file: str, named: tuple[str, int] | None = None) -> tuple[Policy | None, list[Finding]]:
     """Check one policy file.
 
     Args:
         text: Its content.
         file: What to call it in findings.
+        named: The id and version that its path says, if its path says them.
 
     Returns:
         The policy when there is no error, and every finding in the order of the file.
     """
     policy, findings, places = _validate(Policy, text, file)
     if policy is not None:
-        findings += [_finding(file, places, path, message) for path, message in _meaning(policy)]
-    return (policy if not findings else None), sorted(findings, key=lambda f: (f.line, f.column))
+        wrong = [*_meaning(policy), *(_misnamed(policy, *named) if named else ())]
+        findings += [_finding(file, places, path, text, key=path[0] == "calibration") for path, text in wrong]
+    return (policy if not findings else None), _sorted(findings)
 
 
-def lint_rollout(text: str, file: str) -> tuple[RolloutFile | None, list[Finding]]:
-    """Check a rollout file; the same as `lint_policy`, for `rollout.yaml`."""
-    rollout, findings, _ = _validate(RolloutFile, text, file)
-    return (rollout if not findings else None), findings
+def lint_rollout(
+    text: str, file: str, exists: Callable[[str, int], bool] = lambda _name, _version: True
+) -> tuple[RolloutFile | None, list[Finding]]:
+    """Check a rollout file; the same as `lint_policy`, for `rollout.yaml`.
+
+    Args:
+        text: Its content.
+        file: What to call it in findings.
+        exists: Whether there is such a version of such a policy.
+    """
+    rollout, findings, places = _validate(RolloutFile, text, file)
+    for name, entry in rollout.root.items() if rollout else ():
+        for path, version in entry.places():
+            if not exists(name, version):
+                message = f"version {version} does not exist; add {name}/v{version}.yaml or change it"
+                findings.append(_finding(file, places, (name, *path), message))
+    return (rollout if not findings else None), _sorted(findings)
+
+
+def _sorted(findings: list[Finding]) -> list[Finding]:
+    return sorted(findings, key=lambda finding: (finding.line, finding.column))
 
 
 def _validate(model: type[_M], text: str, file: str) -> tuple[_M | None, list[Finding], Places]:
     data, places, problems = read_yaml(text)
-    findings = [Finding(file, p.line, p.column, p.key, p.message) for p in problems]
+    findings = [Finding(file, p.line, p.column, _dotted((p.key,)), p.message) for p in problems]
     if data is None:
         if not findings:
-            findings.append(
-                Finding(file, 1, 1, "", "the file is empty; `sluice schema policy` shows what belongs in it")
-            )
+            shown = "`ID: {live: VERSION}`" if model is RolloutFile else "`sluice schema policy` shows what"
+            findings.append(Finding(file, 1, 1, "", f"the file is empty; {shown} belongs in it"))
         return None, findings, places
     try:
         return model.model_validate(data), findings, places
     except ValidationError as error:
-        findings += [_from_pydantic(file, places, model, item) for item in error.errors(include_url=False)]
-    return None, sorted(findings, key=lambda f: (f.line, f.column)), places
+        wrong = [item for item in error.errors(include_url=False) if not _is_echo(item)]
+        findings += [_from_pydantic(file, places, model, item) for item in wrong]
+    return None, findings, places
+
+
+def _is_echo(item: Any) -> bool:
+    """Whether pydantic repeats what is said elsewhere: of a key that is not text, of a list whose entries are wrong."""
+    is_key = item["type"] == "invalid_key" or item["loc"][-1:] == ("[key]",)
+    return (is_key and item["type"] in _KEY_TYPES) or (item["type"] == "too_short" and bool(item["input"]))
 
 
 def _from_pydantic(file: str, places: Places, model: type[BaseModel], item: Any) -> Finding:
@@ -105,26 +147,35 @@ def _from_pydantic(file: str, places: Places, model: type[BaseModel], item: Any)
     if kind == "string_pattern_mismatch":
         is_name = item["ctx"]["pattern"] == NAME_PATTERN
         name_rule = "use letters, digits, _ . and -, starting with a letter or digit, at most 64"
-        message = f"{value!r} is not a name; {name_rule}" if is_name else "must not be blank; write a sentence"
+        message = f"{_quote(value)} is not a name; {name_rule}" if is_name else "must not be blank; write a sentence"
     elif kind == "value_error":
         message = str(item["msg"]).removeprefix("Value error, ")
     elif kind in _MENDS:
-        shown = "" if kind == "missing" else f", not {_shorten(value)}"
-        message = _MENDS[kind].replace(";", f"{shown};", 1) if ";" in _MENDS[kind] else _MENDS[kind] + shown
+        message = _mend(kind, value, item.get("ctx", {}))
     else:
-        message = f"{str(item['msg'])[:1].lower()}{str(item['msg'])[1:]}, not {_shorten(value)}"
+        message = f"{str(item['msg'])[:1].lower()}{str(item['msg'])[1:]}, not {_quote(value)}"
     return _finding(file, places, path, message, key="[key]" in item["loc"])
 
 
-def _shorten(value: object) -> str:
-    shown = repr(value)
-    return shown if len(shown) <= 60 else shown[:57] + "..."  # noqa: PLR2004 - the length of a readable line
+def _mend(kind: str, value: object, bounds: dict[str, Any]) -> str:
+    if kind == "string_type" and value is None:
+        kind = "string_too_short"
+    shown = {name: f"{bound:g}" if isinstance(bound, float) else bound for name, bound in bounds.items()}
+    what, semicolon, mend = _MENDS[kind].format(**shown).partition(";")
+    is_shown = value not in ("", [], {}) and kind not in {"missing", "string_too_short"}
+    return what + (f", not {_quote(value)}" if is_shown else "") + semicolon + mend
+
+
+def _quote(value: object) -> str:
+    if value is None or isinstance(value, bool):
+        return "empty" if value is None else str(value).lower()
+    return _QUOTE.repr(value) if not isinstance(value, int) or value.bit_length() < _LONG else "a very long number"
 
 
 def _model_at(model: type[BaseModel], path: Path) -> type[BaseModel]:
     """Return the model whose keys stand at `path`, so that its names can be suggested."""
     if model is RolloutFile:
-        return Canary if path[-1:] == ("canary",) else Rollout
+        return Canary if path[1:] == ("canary",) else Rollout
     match path:
         case ("categories", _, "thresholds"):
             return Thresholds
@@ -138,7 +189,18 @@ def _model_at(model: type[BaseModel], path: Path) -> type[BaseModel]:
 
 def _finding(file: str, places: Places, path: Path, message: str, *, key: bool = False) -> Finding:
     line, column = places.find(path, key=key)
-    return Finding(file, line, column, ".".join(str(part) for part in path), message)
+    return Finding(file, line, column, _dotted(path), message)
+
+
+def _dotted(path: Path) -> str:
+    return ".".join(text if (text := str(part)).isprintable() and len(text) < _LONG else _quote(text) for part in path)
+
+
+def _misnamed(policy: Policy, name: str, version: int) -> Iterator[tuple[Path, str]]:
+    if policy.policy != name:
+        yield ("policy",), f"policy is {policy.policy} but the directory is {name}; make them the same"
+    if policy.version != version:
+        yield ("version",), f"version is {policy.version} but the file is v{version}.yaml; make them the same"
 
 
 def _meaning(policy: Policy) -> Iterator[tuple[Path, str]]:
@@ -167,12 +229,14 @@ def _copies(sentences: Sequence[tuple[Path, str]], report: int = 0) -> Iterator[
     for index, (path, text) in enumerate(sentences):
         bare = _bare(text)
         if bare in first and index >= report:
-            where = ".".join(str(part) for part in first[bare])
-            yield path, f"{text!r} says the same as {where}; reword or remove one"
+            yield path, f"{_quote(text)} says the same as {_dotted(first[bare])}; reword or remove one"
         first.setdefault(bare, path)
 
 
 def _bare(sentence: str) -> str:
     """Strip what makes no difference to CLIP: case, punctuation, articles, spaces."""
-    words = re.findall(r"[^\W_]+|\{\}", sentence.casefold())
-    return " ".join(word for word in words if word not in {"a", "an", "the"}) or sentence.casefold().strip()
+    text = unicodedata.normalize("NFKC", sentence).casefold()
+    # Letters, marks, numbers and symbols stay; a vowel of Hindi is a mark. So does the hole of a template.
+    kept = (char if unicodedata.category(char)[0] in "LMNS" else " " for char in text.replace("{}", "\N{WHITE SQUARE}"))
+    words = "".join(kept).split()
+    return " ".join(word for word in words if word not in {"a", "an", "the"}) or text.strip()

@@ -1,20 +1,28 @@
 """Places in YAML: reads a document together with the line and column of every key and value.
 
-In: YAML text. Out: plain data and a `Places` that finds any path in it, plus syntax errors and duplicate keys.
+In: YAML text. Out: plain data and a `Places` that finds any path in it, plus syntax errors and wrong keys.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Never
 
 import yaml
+from yaml.constructor import ConstructorError
+from yaml.reader import ReaderError
 
 #: Larger files are refused unread, in bytes.
 MAX_BYTES = 1024 * 1024
+#: More values than this, counted as if every alias were written out, are refused before anything is built from them.
+MAX_VALUES = 100_000
 
 Path = tuple[str | int, ...]
+
+_TEXT = "tag:yaml.org,2002:str"
+_MERGE = "tag:yaml.org,2002:merge"
+_PLAIN = {_TEXT, *(f"tag:yaml.org,2002:{kind}" for kind in ("null", "bool", "int", "float", "seq", "map"))}
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,32 +40,54 @@ class Places:
 
     def __init__(self, root: yaml.Node | None) -> None:
         self._root = root
+        self._entries: dict[int, dict[str, tuple[yaml.Node, yaml.Node]]] = {}
 
     def find(self, path: Path, *, key: bool = False) -> tuple[int, int]:
         """Return line and column of the value at `path`, or of its key; of the nearest parent if it is not there."""
-        node, mark = self._root, None
+        if self._root is None:
+            return 1, 1
+        node, mark = self._root, self._root.start_mark
         for index, part in enumerate(path):
-            if node is not None and mark is None:
-                mark = node.start_mark
-            last = index == len(path) - 1
-            step = _step(node, part)
+            step = self._step(node, part)
             if step is None:
                 break
             key_node, node = step
-            mark = key_node.start_mark if key and last else node.start_mark
-        if mark is None and self._root is not None:
-            mark = self._root.start_mark
-        return (mark.line + 1, mark.column + 1) if mark else (1, 1)
+            mark = key_node.start_mark if key and index == len(path) - 1 else node.start_mark
+        return mark.line + 1, mark.column + 1
+
+    def _step(self, node: yaml.Node, part: str | int) -> tuple[yaml.Node, yaml.Node] | None:
+        if isinstance(node, yaml.MappingNode):
+            if id(node) not in self._entries:
+                self._entries[id(node)] = {str(key.value): (key, value) for key, value in node.value}
+            return self._entries[id(node)].get(str(part))
+        if isinstance(node, yaml.SequenceNode) and isinstance(part, int) and part < len(node.value):
+            return node.value[part], node.value[part]
+        return None
 
 
-def _step(node: yaml.Node | None, part: str | int) -> tuple[yaml.Node, yaml.Node] | None:
-    if isinstance(node, yaml.MappingNode):
-        for key_node, value_node in node.value:
-            if key_node.value == str(part):
-                return key_node, value_node
-    if isinstance(node, yaml.SequenceNode) and isinstance(part, int) and part < len(node.value):
-        return node.value[part], node.value[part]
-    return None
+class _PlainLoader(yaml.SafeLoader):
+    """Plain data only: text, numbers, booleans, null, lists and mappings; a date is text."""
+
+    yaml_constructors = {tag: make for tag, make in yaml.SafeLoader.yaml_constructors.items() if tag in _PLAIN}  # noqa: RUF012 - the library's way
+    yaml_implicit_resolvers = {  # noqa: RUF012
+        first: [(tag, pattern) for tag, pattern in resolvers if tag in {*_PLAIN, _MERGE}]
+        for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
+
+    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
+        """Build one value; what Python refuses, such as a number of 5,000 digits, has a place too."""
+        try:
+            return super().construct_object(node, deep)
+        except ValueError as error:
+            raise ConstructorError(None, None, str(error), node.start_mark) from error
+
+
+def _refuse_tag(_loader: yaml.SafeLoader, node: yaml.Node) -> Never:
+    tag = node.tag.replace("tag:yaml.org,2002:", "!!")
+    raise ConstructorError(None, None, f"the tag {tag} is not allowed; remove it", node.start_mark)
+
+
+_PlainLoader.add_constructor(None, _refuse_tag)
 
 
 def read_yaml(text: str) -> tuple[Any, Places, list[Problem]]:
@@ -68,39 +98,82 @@ def read_yaml(text: str) -> tuple[Any, Places, list[Problem]]:
     """
     if len(text.encode("utf-8", "surrogatepass")) > MAX_BYTES:
         return None, Places(None), [Problem(1, 1, "", f"the file is larger than {MAX_BYTES} bytes; split it")]
-    loader = yaml.SafeLoader(text)
+    problems: list[Problem] = []
     try:
+        loader = _PlainLoader(text)
         node = loader.get_single_node()
-        data = loader.construct_document(node) if node is not None else None
-    except yaml.MarkedYAMLError as error:
+        if node is None:
+            return None, Places(None), []
+        _count_values(node, {})
+        problems += _wrong_keys(node)
+        return loader.construct_document(node), Places(node), problems
+    except (yaml.YAMLError, RecursionError) as error:
+        return None, Places(None), [*problems, _problem(text, error)]
+
+
+def _problem(text: str, error: yaml.YAMLError | RecursionError) -> Problem:
+    """Give an error of the library its place, and words that an author of policies understands."""
+    line, column, message = 0, 0, str(error)
+    if isinstance(error, RecursionError):
+        message = "nested too deeply; a policy has four levels"
+    elif isinstance(error, ReaderError):
+        line = text.count("\n", 0, error.position)
+        column = error.position - (text.rfind("\n", 0, error.position) + 1)
+        message = f"the character U+{ord(text[error.position]):04X} is not allowed; remove it"
+    elif isinstance(error, yaml.MarkedYAMLError):
         mark = error.problem_mark or error.context_mark
-        line, column = (mark.line + 1, mark.column + 1) if mark else (1, 1)
-        return None, Places(None), [Problem(line, column, "", f"not valid YAML: {error.problem or error.context}")]
-    except (yaml.YAMLError, RecursionError, ValueError) as error:
-        first_line = str(error).splitlines()[0] if str(error) else type(error).__name__
-        return None, Places(None), [Problem(1, 1, "", f"not valid YAML: {first_line}")]
-    finally:
-        loader.dispose()
-    return data, Places(node), list(_duplicate_keys(node))
+        line, column = (mark.line, mark.column) if mark else (0, 0)
+        message = ", ".join(part for part in (error.context, error.problem) if part)
+        if "'\\t'" in message:
+            message += "; indent with spaces"
+    return Problem(line + 1, column + 1, "", f"not valid YAML: {message}")
 
 
-def _duplicate_keys(root: yaml.Node | None) -> Iterator[Problem]:
+def _count_values(node: yaml.Node, counts: dict[int, int]) -> int:
+    """Return how many values there are in `node` with every alias written out.
+
+    Raises:
+        ConstructorError: They are more than `MAX_VALUES`, or endless. Nine aliases of nine aliases of … are a few lines
+            that nobody can build.
+    """
+    if id(node) in counts:
+        if counts[id(node)] == 0:
+            raise ConstructorError(None, None, "an alias inside of what it stands for; write it out", node.start_mark)
+        return counts[id(node)]
+    counts[id(node)] = 0
+    total = 1
+    for child in _children(node):
+        total += _count_values(child, counts)
+    if total > MAX_VALUES:
+        message = f"more than {MAX_VALUES} values with all aliases written out; write fewer"
+        raise ConstructorError(None, None, message, node.start_mark)
+    counts[id(node)] = total
+    return total
+
+
+def _children(node: yaml.Node) -> list[yaml.Node]:
+    if isinstance(node, yaml.MappingNode):
+        return [part for entry in node.value for part in entry]
+    return list(node.value) if isinstance(node, yaml.SequenceNode) else []
+
+
+def _wrong_keys(root: yaml.Node) -> Iterator[Problem]:
+    """Yield every key that stands twice in a mapping, or is not text."""
     waiting = [root]
     seen: set[int] = set()
     while waiting:
         node = waiting.pop()
-        if node is None or id(node) in seen:
+        if id(node) in seen:
             continue
         seen.add(id(node))
-        if isinstance(node, yaml.SequenceNode):
-            waiting.extend(node.value)
-        if not isinstance(node, yaml.MappingNode):
-            continue
+        waiting += _children(node)
         first: dict[str, int] = {}
-        for key_node, value_node in node.value:
-            waiting.append(value_node)
-            name, mark = str(key_node.value), key_node.start_mark
+        for key, _ in node.value if isinstance(node, yaml.MappingNode) else ():
+            if not isinstance(key, yaml.ScalarNode):
+                continue
+            name, line, column = str(key.value), key.start_mark.line + 1, key.start_mark.column + 1
+            if key.tag not in {_TEXT, _MERGE}:
+                yield Problem(line, column, name, f"a key should be text; put it in quotes: {name!r}")
             if name in first:
-                message = f"duplicate key, first given on line {first[name]}; keep one of them"
-                yield Problem(mark.line + 1, mark.column + 1, name, message)
-            first.setdefault(name, mark.line + 1)
+                yield Problem(line, column, name, f"duplicate key, first given on line {first[name]}; keep one of them")
+            first.setdefault(name, line)

@@ -16,7 +16,9 @@ from worker.policy.rollout import Rollout
 from worker.policy.schema import Policy
 
 ROLLOUT_FILE = "rollout.yaml"
-_VERSION_FILE = re.compile(r"^v([1-9][0-9]{0,8})\.yaml$")
+_VERSION_FILE = re.compile(r"v([1-9][0-9]{0,8})\.yaml")
+#: What was meant to be one: a file that nobody reads is a policy that nobody applies.
+_ALMOST_VERSION_FILE = re.compile(r"v[0-9].*\.ya?ml", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,13 +76,7 @@ def load_directory(directory: Path) -> PolicySet:
     """
     if not directory.is_dir():
         raise PolicyMissing(f"no policy directory at {directory}; set SLUICE_POLICIES to one")
-    policies: dict[tuple[str, int], Policy] = {}
-    findings: list[Finding] = []
-    for file in sorted(directory.glob("*/v*.yaml")):
-        policy, wrong = lint_policy_file(file)
-        findings += wrong
-        if policy is not None:
-            policies[policy.policy, policy.version] = policy
+    policies, findings = _load_versions(directory)
     if not policies and not findings:
         raise PolicyMissing(f"no policy in {directory}; put one at {directory}/<id>/v1.yaml")
     rollouts, wrong = _load_rollouts(directory / ROLLOUT_FILE, policies, findings)
@@ -89,21 +85,19 @@ def load_directory(directory: Path) -> PolicySet:
     return PolicySet(policies, rollouts)
 
 
+def _version_files(files: Iterable[Path]) -> list[Path]:
+    return sorted(file for file in files if _ALMOST_VERSION_FILE.fullmatch(file.name))
+
+
 def lint_policy_file(file: Path) -> tuple[Policy | None, list[Finding]]:
-    """Check one policy file, its name included when it is called `v<N>.yaml`."""
+    """Check one policy file; its name too, if it begins like that of a version."""
     text, findings = _read(file)
     if text is None:
         return None, findings
-    policy, findings = lint_policy(text, str(file))
-    match = _VERSION_FILE.match(file.name)
-    if policy is None or match is None:
-        return policy, findings
-    if policy.version != int(match[1]):
-        mend = f"version is {policy.version} but the file is {file.name}; make them the same"
-        findings.append(Finding(str(file), 1, 1, "version", mend))
-    if policy.policy != file.absolute().parent.name:
-        mend = f"policy is {policy.policy} but the directory is {file.absolute().parent.name}; make them the same"
-        findings.append(Finding(str(file), 1, 1, "policy", mend))
+    match = _VERSION_FILE.fullmatch(file.name)
+    policy, findings = lint_policy(text, str(file), (file.absolute().parent.name, int(match[1])) if match else None)
+    if match is None and _ALMOST_VERSION_FILE.fullmatch(file.name):
+        findings.insert(0, Finding(str(file), 1, 1, "", "not the name of a version; call it v1.yaml, v2.yaml, …"))
     return (policy if not findings else None), findings
 
 
@@ -118,7 +112,9 @@ def lint_paths(paths: Iterable[Path]) -> tuple[int, list[Finding]]:
     """
     checked, findings = 0, []
     for path in paths:
-        files = sorted(path.rglob("v*.yaml")) + sorted(path.rglob(ROLLOUT_FILE)) if path.is_dir() else [path]
+        below = sorted(path.rglob("*")) if path.is_dir() else []
+        rollouts = [file for file in below if file.name == ROLLOUT_FILE]
+        files = [*_version_files(below), *rollouts] if path.is_dir() else [path]
         if not files or not path.exists():
             raise PolicyMissing(f"no policy at {path}; name a policy file or a directory of <id>/v<N>.yaml files")
         for file in files:
@@ -128,44 +124,48 @@ def lint_paths(paths: Iterable[Path]) -> tuple[int, list[Finding]]:
 
 
 def _lint_rollout_file(file: Path) -> list[Finding]:
-    policies = {}
-    for version_file in file.parent.glob("*/v*.yaml"):
-        policy, _ = lint_policy_file(version_file)
+    policies, findings = _load_versions(file.parent)
+    return _load_rollouts(file, policies, findings)[1]
+
+
+def _load_versions(directory: Path) -> tuple[dict[tuple[str, int], Policy], list[Finding]]:
+    policies: dict[tuple[str, int], Policy] = {}
+    findings: list[Finding] = []
+    for file in _version_files(directory.glob("*/*")):
+        policy, wrong = lint_policy_file(file)
+        findings += wrong
         if policy is not None:
             policies[policy.policy, policy.version] = policy
-    return _load_rollouts(file, policies, [])[1]
+    return policies, findings
 
 
 def _load_rollouts(
     file: Path, policies: dict[tuple[str, int], Policy], earlier: list[Finding]
 ) -> tuple[dict[str, Rollout], list[Finding]]:
     """Read the rollout; without one, the highest version of each policy is live."""
-    if not file.exists():
+    if not file.exists() and not file.is_symlink():
         live: dict[str, int] = {}
         for name, version in policies:
             live[name] = max(version, live.get(name, 0))
         return {name: Rollout(live=version) for name, version in live.items()}, []
     text, findings = _read(file)
-    rollout, wrong = lint_rollout(text, str(file)) if text is not None else (None, findings)
-    if rollout is None:
-        return {}, wrong
-    broken = {Path(finding.file) for finding in earlier}
-    missing = [
-        Finding(str(file), 1, 1, name, f"version {version} does not exist; add {name}/v{version}.yaml or change it")
-        for name, entry in rollout.root.items()
-        for version in sorted(entry.versions())
-        if (name, version) not in policies and file.parent / name / f"v{version}.yaml" not in broken
-    ]
-    return rollout.root, missing
+    if text is None:
+        return {}, findings
+    known = {*((file.parent / name / f"v{version}.yaml") for name, version in policies)}
+    known |= {Path(finding.file) for finding in earlier}
+    rollout, findings = lint_rollout(text, str(file), lambda name, n: file.parent / name / f"v{n}.yaml" in known)
+    return (rollout.root if rollout else {}), findings
 
 
 def _read(file: Path) -> tuple[str | None, list[Finding]]:
     try:
         return file.read_bytes().decode("utf-8-sig"), []
     except UnicodeDecodeError as error:
-        return None, [Finding(str(file), 1, 1, "", f"not UTF-8 (byte {error.start}); save the file as UTF-8")]
+        before = error.object[: error.start].decode()
+        line, column = before.count("\n") + 1, len(before) - before.rfind("\n")
+        return None, [Finding(str(file), line, column, "", "not UTF-8; save the file as UTF-8")]
     except OSError as error:
-        return None, [Finding(str(file), 1, 1, "", f"cannot be read: {error.strerror}")]
+        return None, [Finding(str(file), 1, 1, "", f"cannot be read ({error.strerror}); make it a readable file")]
 
 
 def shipped_directory() -> Path:

@@ -6,6 +6,7 @@ In: plain data and content ids. Out: `Rollout`. The same content id always falls
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
 from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, RootModel
@@ -43,9 +44,13 @@ class Rollout(_Strict):
         part = int.from_bytes(digest[:8], "big") % _PARTS
         return self.canary.version if part < self.canary.percent * _PARTS / 100 else self.live
 
-    def versions(self) -> set[int]:
-        """Return every version that must be loaded."""
-        return {self.live, *self.shadow, *([self.canary.version] if self.canary else [])}
+    def places(self) -> Iterator[tuple[tuple[str | int, ...], int]]:
+        """Yield every version that must be loaded, with where it stands in the entry."""
+        yield ("live",), self.live
+        for index, version in enumerate(self.shadow):
+            yield ("shadow", index), version
+        if self.canary:
+            yield ("canary", "version"), self.canary.version
 
 
 class RolloutFile(RootModel[dict[Name, Rollout]]):

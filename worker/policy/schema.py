@@ -10,13 +10,15 @@ import json
 from functools import cached_property
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
 #: What a policy or category may be called; it becomes a metric label and part of a file name.
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$"
 
 Name = Annotated[str, StringConstraints(pattern=NAME_PATTERN)]
 Sentence = Annotated[str, StringConstraints(min_length=1, max_length=500, pattern=r"\S")]
+#: Free text; the bound also keeps out halves of characters, which no digest can be made of.
+Text = Annotated[str, StringConstraints(max_length=10_000)]
 Sentences = Annotated[tuple[Sentence, ...], Field(min_length=1, max_length=1000, strict=False)]
 Fraction = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 
@@ -25,8 +27,29 @@ class _Strict(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
 
+def _with_one_hole(template: str) -> str:
+    if template.count("{}") != 1:
+        raise ValueError(f"a template holds {{}} once, where the prompt goes; got {template!r}")
+    return template
+
+
+#: A sentence with a hole; the pattern is the same check for the JSON Schema.
+Template = Annotated[
+    Sentence,
+    AfterValidator(_with_one_hole),
+    Field(json_schema_extra={"pattern": r"^((?!\{\})[\s\S])*\{\}((?!\{\})[\s\S])*$"}),
+]
+Templates = Annotated[tuple[Template, ...], Field(min_length=1, max_length=1000, strict=False)]
+
+
 class Thresholds(_Strict):
     """Scores, in [0, 1], from which a category asks for review or blocks; they bind at `>=`."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "anyOf": [{"required": [key], "properties": {key: {"type": "number"}}} for key in ("review", "block")]
+        }
+    )
 
     review: Fraction | None = None
     block: Fraction | None = None
@@ -47,7 +70,7 @@ class Thresholds(_Strict):
 class Category(_Strict):
     """One kind of content: what it looks like, what looks like it, and from which score it matters."""
 
-    description: str = ""
+    description: Text = ""
     prompts: Sentences
     look_alikes: Sentences | None = None
     thresholds: Thresholds
@@ -69,19 +92,15 @@ class Policy(_Strict):
 
     policy: Name
     version: Annotated[int, Field(ge=1, lt=10**9)]
-    description: str = ""
-    templates: Sentences = ("{}",)
+    description: Text = ""
+    templates: Templates = ("{}",)
     contrast: Sentences
-    categories: Annotated[dict[Name, Category], Field(min_length=1, max_length=200)]
-    calibration: dict[str, dict[str, Calibration]] = {}
-
-    @field_validator("templates")
-    @classmethod
-    def _one_hole(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        for template in value:
-            if template.count("{}") != 1:
-                raise ValueError(f"a template holds {{}} once, where the prompt goes; got {template!r}")
-        return value
+    categories: Annotated[
+        dict[Name, Category],
+        Field(min_length=1, max_length=200, json_schema_extra={"additionalProperties": False}),
+    ]
+    #: By model (`id@revision`), then by category.
+    calibration: dict[Text, dict[Text, Calibration]] = {}
 
     @cached_property
     def digest(self) -> str:
