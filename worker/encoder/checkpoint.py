@@ -6,6 +6,7 @@ In: the settings' model id and revision. Out: the loaded parts of a CLIP, and th
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -22,11 +23,12 @@ from worker.errors import ModelUnavailable
 BUILTIN = "builtin"
 _BUILTIN_DIRECTORY = Path(__file__).parent / "builtin"
 _REVISION_DIGITS = 12
+_TWO_SENTENCES = ["a photo of a cat", "a photo of a dog"]
 
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """A CLIP that was loaded, on the CPU, in the dtype asked for."""
+    """A CLIP that was loaded, on the CPU, in fp32."""
 
     id: str
     revision: str
@@ -34,13 +36,12 @@ class Checkpoint:
     processor: Any
 
 
-def load_checkpoint(model: str, revision: str | None, dtype: torch.dtype) -> Checkpoint:
+def load_checkpoint(model: str, revision: str | None) -> Checkpoint:
     """Load a CLIP checkpoint.
 
     Args:
         model: `builtin`, a local directory, or a hub id.
         revision: Branch, tag or commit on the hub; None for its main branch.
-        dtype: Of the weights.
 
     Raises:
         ModelUnavailable: It cannot be loaded; the message names what to set.
@@ -48,14 +49,23 @@ def load_checkpoint(model: str, revision: str | None, dtype: torch.dtype) -> Che
     directory = _BUILTIN_DIRECTORY if model == BUILTIN else Path(model)
     is_local = directory.is_dir()
     source = str(directory) if is_local else model
-    # The bar of a load that takes a second; a download keeps the hub's own.
-    transformers_logging.disable_progress_bar()
     with _loading(model):
-        loaded = CLIPModel.from_pretrained(
-            source, revision=revision or "main", dtype=dtype, use_safetensors=True, local_files_only=is_local
+        if directory.is_file():
+            raise ModelUnavailable("it is a file; name the directory that holds it")
+        found: Any = CLIPModel.from_pretrained(
+            source,
+            revision=revision or "main",
+            dtype=torch.float32,
+            use_safetensors=True,
+            local_files_only=is_local,
+            ignore_mismatched_sizes=True,
+            output_loading_info=True,
         )
+        loaded, report = found
+        _check_weights(report)
         # The weights are there by now, so the processor must come from the same place: no second wait for the hub.
         processor = CLIPProcessor.from_pretrained(source, revision=revision or "main", local_files_only=is_local)
+        _check_tokenizer(processor.tokenizer)
     return Checkpoint(model, checkpoint_revision(directory) if is_local else _commit(loaded), loaded.eval(), processor)
 
 
@@ -63,8 +73,23 @@ def checkpoint_revision(directory: Path) -> str:
     """Return what names the weights in a directory: the first 12 digits of the SHA-256 of its safetensors files."""
     digest = hashlib.sha256()
     for file in sorted(directory.glob("*.safetensors")):
-        digest.update(hashlib.file_digest(file.open("rb"), "sha256").digest())
+        with file.open("rb") as weights:
+            digest.update(hashlib.file_digest(weights, "sha256").digest())
     return digest.hexdigest()[:_REVISION_DIGITS]
+
+
+def _check_weights(report: dict[str, Any]) -> None:
+    """Refuse what transformers would fill with random numbers."""
+    absent = sorted([*report["missing_keys"], *(key for key, *_ in report["mismatched_keys"])])
+    if absent:
+        raise ModelUnavailable(f"it is not a whole CLIP: {len(absent)} weights are missing, for example {absent[0]}")
+
+
+def _check_tokenizer(tokenizer: Any) -> None:
+    """Refuse the empty vocabulary that transformers makes up where there is no tokenizer file."""
+    first, second = tokenizer(_TWO_SENTENCES)["input_ids"]
+    if first == second:
+        raise ModelUnavailable("it has no tokenizer: all sentences read the same")
 
 
 def _commit(model: CLIPModel) -> str:
@@ -73,13 +98,21 @@ def _commit(model: CLIPModel) -> str:
 
 @contextmanager
 def _loading(model: str) -> Iterator[None]:
-    """Map what transformers raises when there is no such checkpoint, or none that it can read."""
+    """Map whatever transformers, tokenizers and safetensors raise when there is no checkpoint that they can read.
+
+    Their bars and reports are turned off meanwhile, but for the hub's own bar of a download: one line says it all.
+    """
     mend = (
         "set SLUICE_MODEL=builtin to try the tool without a download, SLUICE_MODEL to a local directory, "
         "or HF_HOME to a cache that holds it"
     )
+    verbosity = transformers_logging.get_verbosity()
+    transformers_logging.set_verbosity(logging.CRITICAL)
+    transformers_logging.disable_progress_bar()
     try:
         yield
-    except (OSError, ValueError, RuntimeError, KeyError, TypeError) as error:
+    except Exception as error:
         first = next(iter(str(error).strip().splitlines()), type(error).__name__)
         raise ModelUnavailable(f"cannot load the model {model}: {first} ({mend})") from error
+    finally:
+        transformers_logging.set_verbosity(verbosity)

@@ -15,7 +15,7 @@ import numpy.typing as npt
 import torch
 
 from worker.encoder.checkpoint import Checkpoint, load_checkpoint
-from worker.encoder.precision import apply_precision, choose_precision, load_dtype
+from worker.encoder.precision import apply_precision, choose_precision, tower_dtype
 from worker.errors import ModelUnavailable, UsageError
 
 Matrix = npt.NDArray[np.float32]
@@ -56,10 +56,11 @@ class ClipEncoder:
         config: Any = checkpoint.model.config
         self._max_tokens = int(config.text_config.max_position_embeddings)
         self.preprocessing, self._pixel_values = _read_processor(checkpoint.processor.image_processor)
+        # Read in fp32, whatever the precision: 100 would become 99 in bf16, and scores with it.
         self.logit_scale = float(checkpoint.model.logit_scale.detach().float().exp())
         self.dim = int(config.projection_dim)
         self._model: Any = apply_precision(checkpoint.model, precision).to(device)
-        self._dtype = load_dtype(precision)
+        self._dtype = tower_dtype(precision)
         self._levels = torch.from_numpy(self._pixel_values).to(device, self._dtype)
 
     @property
@@ -158,7 +159,7 @@ def load_encoder(model: str, revision: str | None, device: str, precision: str, 
     """
     chosen = _choose_device(device)
     exact = choose_precision(precision, chosen)
-    return ClipEncoder(load_checkpoint(model, revision, load_dtype(exact)), chosen, exact, batch_size)
+    return ClipEncoder(load_checkpoint(model, revision), chosen, exact, batch_size)
 
 
 def _choose_device(asked: str) -> torch.device:
@@ -166,8 +167,11 @@ def _choose_device(asked: str) -> torch.device:
         best = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
         return torch.device(best)
     usable = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
-    device = torch.device(asked)
-    if not usable[device.type] or (device.index or 0) >= max(1, torch.cuda.device_count()):
+    try:
+        device = torch.device(asked)
+    except RuntimeError as error:
+        raise UsageError(f"SLUICE_DEVICE={asked} is not a device; use auto, cpu, mps, cuda or cuda:N") from error
+    if not usable.get(device.type) or (device.index or 0) >= max(1, torch.cuda.device_count()):
         raise UsageError(f"SLUICE_DEVICE={asked} is not on this machine; use auto or cpu")
     return device
 

@@ -20,8 +20,10 @@ def choose_precision(asked: str, device: torch.device) -> str:
     `auto` is fp32: a faster precision is accepted for a policy only after its verdict drift was measured.
 
     Raises:
-        UsageError: The device cannot compute in it.
+        UsageError: There is no such precision, or the device cannot compute in it.
     """
+    if asked not in {"auto", "int8", *_DTYPES}:
+        raise UsageError(f"SLUICE_PRECISION={asked} is not one of auto, {', '.join(_DTYPES)}, int8")
     if asked == "fp16" and device.type == "cpu":
         raise UsageError("SLUICE_PRECISION=fp16 needs a GPU; use fp32, bf16 or int8 on a CPU")
     if asked == "int8" and device.type != "cpu":
@@ -29,19 +31,19 @@ def choose_precision(asked: str, device: torch.device) -> str:
     return "fp32" if asked == "auto" else asked
 
 
-def load_dtype(precision: str) -> torch.dtype:
-    """Return the dtype that weights are loaded in: int8 starts from fp32."""
+def tower_dtype(precision: str) -> torch.dtype:
+    """Return the dtype that a tower takes: int8 quantises inside, and takes fp32."""
     return _DTYPES.get(precision, torch.float32)
 
 
 def apply_precision(model: torch.nn.Module, precision: str) -> torch.nn.Module:
-    """Return the model with its linear layers quantised dynamically for int8, unchanged otherwise.
+    """Return an fp32 model in another precision: cast, or with its linear layers quantised dynamically for int8.
 
     Source:
         PyTorch documentation, `torch.ao.quantization.quantize_dynamic`.
     """
     if precision != "int8":
-        return model
+        return model.to(tower_dtype(precision))
     with warnings.catch_warnings():
         # torch.ao is deprecated in favour of torchao, a dependency of its own that is no faster here.
         warnings.simplefilter("ignore")

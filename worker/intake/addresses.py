@@ -7,6 +7,7 @@ Never fetch with any other client.
 from __future__ import annotations
 
 import ipaddress
+from http.cookiejar import CookieJar, DefaultCookiePolicy
 from urllib.parse import urlsplit, urlunsplit
 
 import httpx
@@ -43,10 +44,11 @@ def fetch_policy(allow_hosts: tuple[str, ...], allow_private: bool) -> Policy:
 
 
 def guarded_client(policy: Policy, timeout_seconds: float, connections: int) -> AsyncClient:
-    """Open the client: no proxy and no credentials from the environment, no compression, redirects checked."""
+    """Open the client: nothing from the environment, no cookies, no compression, redirects checked."""
     return AsyncClient(
         policy=policy,
         trust_env=False,
+        cookies=CookieJar(DefaultCookiePolicy(allowed_domains=())),
         follow_redirects=True,
         timeout=httpx.Timeout(timeout_seconds, connect=min(CONNECT_TIMEOUT_SECONDS, timeout_seconds)),
         limits=httpx.Limits(max_connections=connections, max_keepalive_connections=connections),
@@ -55,10 +57,13 @@ def guarded_client(policy: Policy, timeout_seconds: float, connections: int) -> 
 
 
 def shown(url: str) -> str:
-    """Return `url` as it may be logged: without query, fragment and credentials."""
+    """Return `url` as it may be logged: without query, fragment and credentials, on one line."""
     try:
         parts = urlsplit(url)
         host = parts.netloc.rpartition("@")[2]
     except ValueError:
         return "(malformed URL)"
-    return urlunsplit((parts.scheme, host, parts.path, "", ""))[:200]
+    # Without `//` there is no host to urlsplit, and the credentials are in the path.
+    path = parts.path if host else parts.path.rpartition("@")[2]
+    plain = urlunsplit((parts.scheme, host, path, "", ""))[:200]
+    return "".join(character if character.isprintable() else "?" for character in plain)

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from worker.errors import (
     ImageFormatRefused,
@@ -25,6 +25,7 @@ from worker.errors import (
     ImageUndecodable,
     JobError,
 )
+from worker.intake.structure import check_structure, format_by_signature
 from worker.records import ImageFacts
 
 #: `(height, width, 3)` RGB.
@@ -34,6 +35,17 @@ View = npt.NDArray[np.uint8]
 MAX_SIDE = 16_383
 #: Beyond this aspect ratio the resized image is never built whole: 1 × 16,383 pixels would become 224 × 3.6 million.
 _MAX_WHOLE_RESIZE_ASPECT = 8
+
+#: What undoes each EXIF orientation.
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 
 # Pixels are limited below, per call and by settings; Pillow's own limit is a warning, global, and later.
 Image.MAX_IMAGE_PIXELS = None
@@ -85,7 +97,7 @@ def decode(data: bytes, limits: Limits, spec: ViewSpec) -> DecodedImage:
     with _reading(data, limits) as image:
         frames = int(getattr(image, "n_frames", 1))
         image.load()
-        upright = ImageOps.exif_transpose(image)
+        upright = _upright(image)
         facts = ImageFacts(
             sha256=hashlib.sha256(data).hexdigest(),
             format=_format_of(image),
@@ -126,6 +138,8 @@ def _reading(data: bytes, limits: Limits) -> Iterator[Image.Image]:
     """
     if len(data) > limits.max_bytes:
         raise ImageTooLarge(f"{len(data)} bytes; at most {limits.max_bytes} (SLUICE_IMAGE_MAX_BYTES)")
+    _check_format(data, limits)
+    check_structure(data)
     try:
         with Image.open(io.BytesIO(data), formats=limits.formats) as image:
             _check_size(image.width, image.height, limits)
@@ -133,7 +147,7 @@ def _reading(data: bytes, limits: Limits) -> Iterator[Image.Image]:
     except ImageRejected:
         raise
     except UnidentifiedImageError as error:
-        raise _unidentified(data, limits) from error
+        raise ImageUndecodable(f"not an image in {', '.join(limits.formats)}") from error
     except Exception as error:
         if "truncated" in str(error).lower() or isinstance(error, EOFError):
             raise ImageTruncated("the file ends before the image does") from error
@@ -150,16 +164,13 @@ def _check_size(width: int, height: int, limits: Limits) -> None:
         raise ImageUndecodable(f"{width} x {height} pixels")
 
 
-def _unidentified(data: bytes, limits: Limits) -> ImageRejected:
+def _check_format(data: bytes, limits: Limits) -> None:
     if not data:
-        return ImageUndecodable("the file is empty")
+        raise ImageUndecodable("the file is empty")
     # A signature is enough to name the format; nothing outside the allow-list is ever opened.
-    signatures = {b"\xff\xd8\xff": "JPEG", b"\x89PNG": "PNG", b"GIF8": "GIF", b"RIFF": "WEBP", b"BM": "BMP",
-                  b"II*\0": "TIFF", b"MM\0*": "TIFF", b"%!PS": "EPS", b"8BPS": "PSD", b"\0\0\1\0": "ICO"}  # fmt: skip
-    named = next((name for start, name in signatures.items() if data.startswith(start)), None)
+    named = format_by_signature(data)
     if named and named not in limits.formats:
-        return ImageFormatRefused(f"{named} is not among {', '.join(limits.formats)} (SLUICE_IMAGE_FORMATS)")
-    return ImageUndecodable(f"not an image in {', '.join(limits.formats)}")
+        raise ImageFormatRefused(f"{named} is not among {', '.join(limits.formats)} (SLUICE_IMAGE_FORMATS)")
 
 
 def _format_of(image: Image.Image) -> str:
@@ -167,10 +178,20 @@ def _format_of(image: Image.Image) -> str:
     return "JPEG" if image.format == "MPO" else str(image.format)
 
 
+def _upright(image: Image.Image) -> Image.Image:
+    """Turn as EXIF says; EXIF that cannot be read turns nothing, as in every viewer."""
+    try:
+        turn = _TURNS.get(image.getexif().get(ExifTags.Base.Orientation, 1))
+    except Exception:
+        return image
+    return image if turn is None else image.transpose(turn)
+
+
 def _flatten(image: Image.Image) -> Image.Image:
     """Return RGB: 16-bit grey scaled instead of clipped, transparency laid on white instead of dropped."""
     if image.mode.startswith("I"):
         levels = np.asarray(image).astype(np.float64)
+        levels[levels == image.info.get("transparency", -1)] = 65_535
         return Image.fromarray(np.clip(np.rint(levels / 257.0), 0, 255).astype(np.uint8)).convert("RGB")
     if image.has_transparency_data:
         upper = image.convert("RGBA")
@@ -189,10 +210,26 @@ def _square(image: Image.Image, spec: ViewSpec) -> View:
     box = (left, top, left + spec.crop, top + spec.crop)
     resample = Image.Resampling(spec.resample)
     if long > short * _MAX_WHOLE_RESIZE_ASPECT:
-        across, down = image.width / size[0], image.height / size[1]
-        source = (box[0] * across, box[1] * down, box[2] * across, box[3] * down)
-        return np.asarray(image.resize((spec.crop, spec.crop), resample, box=source))
+        return np.asarray(_resize_part(image, size, box, resample))
     return np.asarray(image.resize(size, resample).crop(box))
+
+
+def _resize_part(
+    image: Image.Image, size: tuple[int, int], box: tuple[int, int, int, int], resample: Image.Resampling
+) -> Image.Image:
+    """Return `image.resize(size).crop(box)` within 2 levels, without ever holding the whole.
+
+    Pillow resizes in two passes, rounds to 8 bits in between, and picks their order by cost; the part keeps the order
+    that the whole would have, for in the other one it differs by up to 9 levels.
+    """
+    across, down = image.width / size[0], image.height / size[1]
+    left, right, top, bottom = box[0] * across, box[2] * across, box[1] * down, box[3] * down
+    part = (box[2] - box[0], box[3] - box[1])
+    if image.height > image.width and down > 1:
+        rows = image.resize((image.width, part[1]), resample, (0, top, image.width, bottom))
+        return rows.resize(part, resample, (left, 0, right, part[1]))
+    columns = image.resize((part[0], image.height), resample, (left, 0, right, image.height))
+    return columns.resize(part, resample, (0, top, part[0], bottom))
 
 
 class Decoder:
@@ -211,8 +248,7 @@ class Decoder:
 
     def __call__(self, files: Sequence[bytes]) -> list[DecodedImage | JobError]:
         """Decode; same length, same order."""
-        if len(files) == 1:
-            return [self._decode(files[0])]
+        # Always in a thread, one file too: a time-out that a signal raises here must not look like a broken image.
         return list(self._pool.map(self._decode, files))
 
     def _decode(self, data: bytes) -> DecodedImage | JobError:

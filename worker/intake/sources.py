@@ -12,7 +12,7 @@ import binascii
 import hashlib
 import os
 import stat
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from typing import Any
 import httpx
 import redis
 from anyio.from_thread import BlockingPortal, start_blocking_portal
-from ssrfguard import SSRFGuardError
+from ssrfguard import SSRFGuardError, TooManyRedirectsError
 
 from worker.errors import (
     AddressRefused,
@@ -103,8 +103,7 @@ class Sources:
         """Download one image within the byte limit and the total deadline."""
         seconds = self._limits.timeout_seconds
         try:
-            async with asyncio.timeout(seconds):
-                return await self._download(client, url)
+            return await _within(seconds, self._download(client, url))
         except JobError as error:
             return error
         except SSRFGuardError as error:
@@ -149,8 +148,10 @@ class Sources:
         try:
             # One byte more than the limit tells a blob that is too large from one that just fits.
             data = self._connection.getrange(BLOB_PREFIX + digest, 0, self._limits.max_bytes)
-        except redis.ConnectionError as error:
-            raise SourceUnavailable("Redis did not answer while the blob was read") from error
+        except redis.RedisError as error:
+            if "WRONGTYPE" in str(error):
+                raise SourceRefused(f"{BLOB_PREFIX}{digest} holds no string") from error
+            raise SourceUnavailable(f"Redis did not give the blob: {error}") from error
         if not isinstance(data, bytes) or not data:
             raise SourceRefused(f"there is no blob {digest}; store its bytes at {BLOB_PREFIX}{digest} first")
         if len(data) > self._limits.max_bytes:
@@ -163,9 +164,12 @@ class Sources:
         if len(text) * 3 // 4 > self._limits.max_bytes + 3:
             raise ImageTooLarge(f"the base64 holds more than {self._limits.max_bytes} bytes")
         try:
-            return base64.b64decode(text, validate=True)
+            data = base64.b64decode(text, validate=True)
         except (binascii.Error, ValueError) as error:
             raise ImageUndecodable(f"not base64: {error}") from error
+        if len(data) > self._limits.max_bytes:
+            raise ImageTooLarge(f"the base64 holds more than {self._limits.max_bytes} bytes")
+        return data
 
     def _fetch_path(self, path: Path) -> bytes:
         root = self._limits.path_root
@@ -176,17 +180,31 @@ class Sources:
             if not resolved.is_relative_to(root.resolve()):
                 raise PathRefused(f"{path} lies outside SLUICE_PATH_ROOT")
             return _read_regular_file(resolved, self._limits.max_bytes)
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RuntimeError) as error:  # RuntimeError: a loop of links, before Python 3.13
             reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
             raise SourceRefused(f"{path} cannot be read: {reason}") from error
+
+
+async def _within(seconds: float, work: Coroutine[Any, Any, bytes]) -> bytes:
+    """Return what `work` returns, or raise TimeoutError at once when it is late.
+
+    `asyncio.timeout` would wait for the end of what it cancels, and a name lookup ends when its server wants.
+    """
+    task = asyncio.ensure_future(work)
+    done, _ = await asyncio.wait({task}, timeout=seconds)
+    if not done:
+        task.cancel()
+        raise TimeoutError
+    return task.result()
 
 
 def _read_regular_file(path: Path, max_bytes: int) -> bytes:
     """Read a file, but never a FIFO or a device, and never through a link put there in between."""
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise PathRefused(f"{path.name} is not a regular file")
     with os.fdopen(descriptor, "rb") as file:
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            raise PathRefused(f"{path.name} is not a regular file")
         data = file.read(max_bytes + 1)
     if len(data) > max_bytes:
         raise ImageTooLarge(f"{path.name} is larger than {max_bytes} bytes")
@@ -194,6 +212,8 @@ def _read_regular_file(path: Path, max_bytes: int) -> bytes:
 
 
 def _reason_of(error: SSRFGuardError) -> str:
+    if isinstance(error, TooManyRedirectsError):
+        return f"it redirects more than {error.limit} times"
     return str(getattr(error, "reason", "") or type(error).__name__)
 
 
