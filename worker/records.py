@@ -141,7 +141,13 @@ def _printable(name: object) -> str:
     return text if text.isprintable() and len(text) <= 64 else ascii(text[:64])  # noqa: PLR2004 - a readable name
 
 
-class PolicyStamp(_Record):
+class _Reported(_Record):
+    """Written by workers: a consumer that is older than the worker passes over what it does not know."""
+
+    model_config = ConfigDict(extra="ignore")
+
+
+class PolicyStamp(_Reported):
     """Which policy judged; version and digest are null when the job named one that does not exist."""
 
     id: str
@@ -149,7 +155,7 @@ class PolicyStamp(_Record):
     digest: str | None
 
 
-class ModelStamp(_Record):
+class ModelStamp(_Reported):
     """Which checkpoint embedded."""
 
     id: str
@@ -157,7 +163,7 @@ class ModelStamp(_Record):
     precision: str
 
 
-class CategoryVerdict(_Record):
+class CategoryVerdict(_Reported):
     """What one category found, and what is needed to replay it."""
 
     score: float = Field(ge=0, le=1)
@@ -174,7 +180,7 @@ class CategoryVerdict(_Record):
     thresholds: dict[str, float]
 
 
-class ImageFacts(_Record):
+class ImageFacts(_Reported):
     """What was looked at."""
 
     sha256: str
@@ -186,7 +192,7 @@ class ImageFacts(_Record):
     bytes: int
 
 
-class ShadowVerdict(_Record):
+class ShadowVerdict(_Reported):
     """What a version that only watches would have said."""
 
     policy: PolicyStamp
@@ -194,7 +200,7 @@ class ShadowVerdict(_Record):
     categories: dict[str, CategoryVerdict]
 
 
-class Verdict(_Record):
+class Verdict(_Reported):
     """One image under one policy version: the job's RQ return value and the stream's `verdict` field."""
 
     schema_version: Literal[1] = SCHEMA_VERSION

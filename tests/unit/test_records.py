@@ -420,7 +420,6 @@ WRONG_VERDICTS: list[tuple[tuple[str, ...], Any]] = [
     (("role",), "shadow"),
     (("policy",), None),
     (("policy", "version"), "3"),
-    (("policy", "extra"), 1),
     (("model", "precision"), None),
     (("calibrated",), "yes"),
     (("categories", "weapons", "score"), 1.5),
@@ -428,14 +427,19 @@ WRONG_VERDICTS: list[tuple[tuple[str, ...], Any]] = [
     (("categories", "weapons", "action"), "deny"),
     (("categories", "weapons", "view"), -1),
     (("categories", "weapons", "thresholds", "review"), "0.5"),
-    (("categories", "weapons", "extra"), 1),
     (("image", "width"), "wide"),
-    (("image", "extra"), 1),
     (("shadow",), {}),
     (("metadata", "user"), 7),
     (("timings_seconds", "queue"), "soon"),
-    (("extra",), 1),
 ]
+
+
+def test_a_consumer_passes_over_what_a_newer_worker_adds() -> None:
+    newer = json.loads(VERDICT.to_json()) | {"added": 1}
+    newer["categories"]["weapons"]["added"] = newer["image"]["added"] = [1]
+
+    assert Verdict.model_validate_json(json.dumps(newer)) == VERDICT
+    assert VERDICT_SCHEMA.is_valid(newer)
 
 
 @pytest.mark.parametrize(("path", "value"), WRONG_VERDICTS)

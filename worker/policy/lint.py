@@ -84,10 +84,9 @@ def lint_policy(text: str, file: str, named: tuple[str, int] | None = None) -> t
     Returns:
         The policy when there is no error, and every finding in the order of the file.
     """
-    policy, findings, places = _validate(Policy, text, file)
-    if policy is not None:
-        wrong = [*_meaning(policy), *(_misnamed(policy, *named) if named else ())]
-        findings += [_finding(file, places, path, text, key=path[0] == "calibration") for path, text in wrong]
+    policy, findings, places, data = _validate(Policy, text, file)
+    wrong = [*_meaning(data), *(_misnamed(policy, *named) if policy and named else ())]
+    findings += [_finding(file, places, path, message, key=path[0] == "calibration") for path, message in wrong]
     return (policy if not findings else None), _sorted(findings)
 
 
@@ -101,7 +100,7 @@ def lint_rollout(
         file: What to call it in findings.
         exists: Whether there is such a version of such a policy.
     """
-    rollout, findings, places = _validate(RolloutFile, text, file)
+    rollout, findings, places, _ = _validate(RolloutFile, text, file)
     for name, entry in rollout.root.items() if rollout else ():
         for path, version in entry.places():
             if not exists(name, version):
@@ -114,20 +113,20 @@ def _sorted(findings: list[Finding]) -> list[Finding]:
     return sorted(findings, key=lambda finding: (finding.line, finding.column))
 
 
-def _validate(model: type[_M], text: str, file: str) -> tuple[_M | None, list[Finding], Places]:
+def _validate(model: type[_M], text: str, file: str) -> tuple[_M | None, list[Finding], Places, Any]:
     data, places, problems = read_yaml(text)
     findings = [Finding(file, p.line, p.column, _dotted((p.key,)), p.message) for p in problems]
     if data is None:
         if not findings:
             shown = "`ID: {live: VERSION}`" if model is RolloutFile else "`sluice schema policy` shows what"
             findings.append(Finding(file, 1, 1, "", f"the file is empty; {shown} belongs in it"))
-        return None, findings, places
+        return None, findings, places, data
     try:
-        return model.model_validate(data), findings, places
+        return model.model_validate(data), findings, places, data
     except ValidationError as error:
         wrong = [item for item in error.errors(include_url=False) if not _is_echo(item)]
         findings += [_from_pydantic(file, places, model, item) for item in wrong]
-    return None, findings, places
+    return None, findings, places, data
 
 
 def _is_echo(item: Any) -> bool:
@@ -203,21 +202,42 @@ def _misnamed(policy: Policy, name: str, version: int) -> Iterator[tuple[Path, s
         yield ("version",), f"version is {policy.version} but the file is v{version}.yaml; make them the same"
 
 
-def _meaning(policy: Policy) -> Iterator[tuple[Path, str]]:
-    """Yield what the shape cannot say: copies, contradictions, calibrations of nothing."""
-    contrast = [(("contrast", index), text) for index, text in enumerate(policy.contrast)]
+def _meaning(data: object) -> Iterator[tuple[Path, str]]:
+    """Yield what the shape cannot say: copies, contradictions, calibrations of nothing.
+
+    Args:
+        data: What the file holds; what is wrong with its shape hides nothing of the rest.
+    """
+    contrast = _sentences(data, "contrast")
     yield from _copies(contrast)
-    for name, category in policy.categories.items():
-        at: Path = ("categories", name)
-        prompts = [((*at, "prompts", index), text) for index, text in enumerate(category.prompts)]
-        look_alikes = [((*at, "look_alikes", index), text) for index, text in enumerate(category.look_alikes or ())]
+    categories = _mapping(data, "categories")
+    for name in categories:
+        prompts = _sentences(data, "categories", name, "prompts")
+        look_alikes = _sentences(data, "categories", name, "look_alikes")
         yield from _copies([*contrast, *prompts, *look_alikes], report=len(contrast))
-    yield from _copies([(("templates", index), text) for index, text in enumerate(policy.templates)])
-    for model, calibrations in policy.calibration.items():
-        for name in calibrations.keys() - policy.categories.keys():
-            close = difflib.get_close_matches(name, list(policy.categories), n=1)
+    yield from _copies(_sentences(data, "templates"))
+    for model in _mapping(data, "calibration"):
+        for name in _mapping(data, "calibration", model).keys() - categories.keys():
+            close = difflib.get_close_matches(str(name), [str(known) for known in categories], n=1)
             hint = f"did you mean {close[0]}?" if close else "remove it"
             yield ("calibration", model, name), f"there is no category of this name; {hint}"
+
+
+def _at(data: object, path: Path) -> object:
+    for part in path:
+        data = data.get(part) if isinstance(data, dict) else None
+    return data
+
+
+def _mapping(data: object, *path: str | int) -> dict[Any, Any]:
+    found = _at(data, path)
+    return found if isinstance(found, dict) else {}
+
+
+def _sentences(data: object, *path: str | int) -> list[tuple[Path, str]]:
+    found = _at(data, path)
+    listed = found if isinstance(found, list) else []
+    return [((*path, index), text) for index, text in enumerate(listed) if isinstance(text, str) and text.strip()]
 
 
 def _copies(sentences: Sequence[tuple[Path, str]], report: int = 0) -> Iterator[tuple[Path, str]]:

@@ -9,7 +9,7 @@ import hashlib
 from collections.abc import Iterator
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, RootModel
+from pydantic import BaseModel, ConfigDict, Field, RootModel, model_validator
 
 from worker.policy.schema import Name
 
@@ -36,13 +36,23 @@ class Rollout(_Strict):
     shadow: Annotated[tuple[Version, ...], Field(strict=False)] = ()
     canary: Canary | None = None
 
+    @model_validator(mode="after")
+    def _one_role_each(self) -> Rollout:
+        if len(set(self.shadow)) < len(self.shadow):
+            raise ValueError("shadow names a version twice; keep one")
+        if self.live in self.shadow:
+            raise ValueError(f"version {self.live} is live and cannot watch itself; remove it from shadow")
+        if self.canary and self.canary.version == self.live:
+            raise ValueError(f"canary and live are both version {self.live}; remove canary or name another version")
+        return self
+
     def deciding_version(self, policy: str, content_id: str) -> int:
         """Return the version that decides for `content_id`: live, or the canary for its share."""
         if self.canary is None:
             return self.live
         digest = hashlib.sha256(f"{policy}\n{content_id}".encode()).digest()
         part = int.from_bytes(digest[:8], "big") % _PARTS
-        return self.canary.version if part < self.canary.percent * _PARTS / 100 else self.live
+        return self.canary.version if part < round(self.canary.percent * _PARTS / 100) else self.live
 
     def places(self) -> Iterator[tuple[tuple[str | int, ...], int]]:
         """Yield every version that must be loaded, with where it stands in the entry."""

@@ -571,3 +571,21 @@ def test_a_damaged_policy_is_a_policy_or_has_findings_and_never_an_exception(edi
     assert all(finding.line >= 1 and finding.column >= 1 and str(finding).isprintable() for finding in findings)
     if policy is not None:
         assert policy.digest
+
+
+def test_a_wrong_shape_hides_no_copies() -> None:
+    text = """\
+policy: x
+version: 1
+contrast: [people at work, People at work.]
+categories:
+  weapons: {prompts: [a gun, gun], thresholds: {review: 7}}
+"""
+
+    _, findings = lint_policy(text, "x.yaml")
+
+    assert [finding.key for finding in findings] == [
+        "contrast.1",
+        "categories.weapons.prompts.1",
+        "categories.weapons.thresholds.review",
+    ]

@@ -86,7 +86,7 @@ def test_a_rollout_names_live_shadow_and_canary(tmp_path: Path) -> None:
 def test_a_pinned_job_is_decided_by_its_version_alone(tmp_path: Path) -> None:
     write(tmp_path, version=1)
     write(tmp_path, version=2)
-    (tmp_path / "rollout.yaml").write_text("default: {live: 2, shadow: [1], canary: {version: 2, percent: 100}}\n")
+    (tmp_path / "rollout.yaml").write_text("default: {live: 2, shadow: [1]}\n")
 
     policies = load_directory(tmp_path)
 

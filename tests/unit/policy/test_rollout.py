@@ -133,3 +133,26 @@ def test_every_version_that_does_not_exist_is_found_where_it_is_named() -> None:
         "f:3:15: default.shadow.1: version 3 does not exist; add default/v3.yaml or change it",
         "f:4:21: default.canary.version: version 4 does not exist; add default/v4.yaml or change it",
     ]
+
+
+@pytest.mark.parametrize(
+    ("entry", "says"),
+    [
+        ("{live: 1, shadow: [1]}", "remove it from shadow"),
+        ("{live: 1, shadow: [2, 2]}", "keep one"),
+        ("{live: 1, canary: {version: 1, percent: 5}}", "name another version"),
+    ],
+)
+def test_a_version_cannot_take_part_twice(entry: str, says: str) -> None:
+    rollout, findings = lint_rollout(f"default: {entry}\n", "rollout.yaml")
+
+    assert rollout is None
+    assert [finding.key for finding in findings] == ["default"]
+    assert says in findings[0].message
+
+
+def test_a_canary_share_is_not_rounded_up() -> None:
+    rollout = Rollout(live=1, canary=Canary(version=2, percent=0.07))
+    decided = [rollout.deciding_version("default", f"upload-{number}") for number in range(200_000)]
+
+    assert abs(decided.count(2) - 140) < 4 * math.sqrt(140)
