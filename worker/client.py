@@ -32,6 +32,7 @@ _BLOB = "sluice:blob:"
 _STREAM = "sluice:verdicts"
 _READ_AT_ONCE = 100
 _BLOCK_SECONDS = 2.0
+_POLL_SECONDS = 0.02
 
 
 class VerdictTimeout(SluiceError, TimeoutError):
@@ -136,21 +137,25 @@ class Moderation:
 
         Raises:
             VerdictTimeout: No verdict came in time; the job goes on.
+            SluiceError: The job ended without one: not even its `content_id` could be read.
         """
         deadline = time.monotonic() + timeout_seconds
-        while (left := deadline - time.monotonic()) > 0:
-            result = job.latest_result(timeout=max(1, int(min(left, _BLOCK_SECONDS))))
-            if result is None or result.type is Result.Type.RETRIED:
-                continue
-            if result.type is Result.Type.SUCCESSFUL:
-                return Verdict.model_validate(result.return_value)
-            verdict = self._find(job)
-            if verdict is not None:
-                return verdict
-            raise SluiceError(
-                f"job {job.id} failed without a verdict: {str(result.exc_string).strip().splitlines()[-1]}"
+        while True:
+            left = max(0.0, deadline - time.monotonic())
+            # RQ blocks for whole seconds, or not at all.
+            result = job.latest_result(timeout=int(min(left, _BLOCK_SECONDS)))
+            if result is not None and result.type is not Result.Type.RETRIED:
+                return self._verdict_in(result, job)
+            if not left:
+                break
+            time.sleep(min(left, _POLL_SECONDS))
+        # RQ keeps a return value for some minutes only; the stream keeps verdicts for longer.
+        verdict = self._find(job)
+        if verdict is None:
+            raise VerdictTimeout(
+                f"no verdict on job {job.id} within {timeout_seconds:g} s; is a worker running (rq info)?"
             )
-        raise VerdictTimeout(f"no verdict on job {job.id} within {timeout_seconds:g} s; is a worker running (rq info)?")
+        return verdict
 
     def verdicts(
         self, group: str, consumer: str, *, idle_seconds: float | None = None, claim_seconds: float = 60.0
@@ -169,8 +174,9 @@ class Moderation:
         self._create_group(group)
         last_seen = time.monotonic()
         start = "0"
+        block_seconds = _BLOCK_SECONDS if idle_seconds is None else min(_BLOCK_SECONDS, idle_seconds)
         while idle_seconds is None or time.monotonic() - last_seen < idle_seconds:
-            entries = self._read(group, consumer, start)
+            entries = self._read(group, consumer, start, block_seconds)
             if start != ">" and not entries:
                 start = ">"
                 continue
@@ -188,8 +194,11 @@ class Moderation:
             if "BUSYGROUP" not in str(error):
                 raise
 
-    def _read(self, group: str, consumer: str, start: str) -> list[tuple[bytes, dict[bytes, bytes]]]:
-        block = None if start != ">" else int(_BLOCK_SECONDS * 1000)
+    def _read(
+        self, group: str, consumer: str, start: str, block_seconds: float
+    ) -> list[tuple[bytes, dict[bytes, bytes]]]:
+        # 0 would block for ever.
+        block = None if start != ">" else max(1, int(block_seconds * 1000))
         reply: Any = self.connection.xreadgroup(group, consumer, {_STREAM: start}, count=_READ_AT_ONCE, block=block)
         streams = reply.values() if isinstance(reply, dict) else [entries for _, entries in reply or []]
         flat = [entry for entries in streams for entry in entries]
@@ -200,6 +209,15 @@ class Moderation:
             _STREAM, group, consumer, min_idle_time=int(idle_seconds * 1000), count=_READ_AT_ONCE
         )
         return [(entry_id, fields) for entry_id, fields in reply[1] if fields]
+
+    def _verdict_in(self, result: Result, job: Job) -> Verdict:
+        if result.type is Result.Type.SUCCESSFUL:
+            return Verdict.model_validate(result.return_value)
+        verdict = self._find(job)
+        if verdict is None:
+            says = str(result.exc_string).strip().splitlines()[-1]
+            raise SluiceError(f"job {job.id} failed without a verdict: {says}")
+        return verdict
 
     def _find(self, job: Job) -> Verdict | None:
         """Look up the verdict of a job that failed: newest entries first, back to when the job was enqueued."""
@@ -216,12 +234,16 @@ class Moderation:
 def _prepare(upload: dict[str, Any]) -> tuple[Priority, dict[str, Any], str | None, bytes | None]:
     """Check one upload: its priority, the job's keyword arguments, and the blob that must be stored first."""
     priority = upload.pop("priority", None) or "normal"
-    if priority not in QUEUES:
+    if priority not in tuple(QUEUES):
         raise JobInvalid(f"priority {priority!r} is not one of {', '.join(QUEUES)}")
+    if isinstance(upload.get("metadata"), Mapping):
+        upload["metadata"] = dict(upload["metadata"])
     data = upload.pop("data", None)
     image = {kind: upload.pop(kind) for kind in ("url", "path") if upload.get(kind) is not None}
     digest = None
     if data is not None:
+        if not isinstance(data, bytes) or not data:
+            raise JobInvalid("invalid job: data: give the image's bytes, at least one")
         digest = hashlib.sha256(data).hexdigest()
         image["blob"] = digest
     arguments = {"image": image} | {key: value for key, value in upload.items() if value is not None}

@@ -21,18 +21,24 @@ _PATIENT_RETRIES = 120
 
 
 class PatientBackoff(AbstractBackoff):
-    """Waits a little longer each time, until it is told to hurry: then it does not wait at all."""
+    """Waits a little longer each time, until it is told to hurry: then nothing is tried again."""
 
     def __init__(self) -> None:
         self._hurry = False
 
     def hurry(self) -> None:
-        """Stop waiting, because the process is about to end."""
+        """Give up at the next failure, because the process is about to end."""
         self._hurry = True
 
     def compute(self, failures: int) -> float:
-        """Return the seconds to wait after so many failures."""
-        return 0.0 if self._hurry else min(_LONGEST_WAIT_SECONDS, _FIRST_WAIT_SECONDS * 2 ** min(failures, 10))
+        """Return the seconds to wait after so many failures.
+
+        Raises:
+            redis.ConnectionError: In a hurry; redis-py passes it on as the end of its attempts.
+        """
+        if self._hurry:
+            raise redis.ConnectionError("Redis does not answer, and the process is about to end")
+        return min(_LONGEST_WAIT_SECONDS, _FIRST_WAIT_SECONDS * 2.0 ** min(failures, 10))
 
     def __deepcopy__(self, memo: dict[int, Any]) -> PatientBackoff:
         # redis-py copies the retry policy into every connection; all must hear `hurry`.

@@ -58,8 +58,11 @@ def as_return_value(verdict: Verdict) -> dict[str, Any]:
 
 
 def seconds_queued(rq_job: Job) -> float:
-    """Return how long a job waited, in seconds; 0 where the clocks disagree."""
-    if rq_job.enqueued_at is None:
-        return 0.0
-    enqueued = rq_job.enqueued_at if rq_job.enqueued_at.tzinfo else rq_job.enqueued_at.replace(tzinfo=UTC)
-    return max(0.0, (datetime.now(UTC) - enqueued).total_seconds())
+    """Return how long a job waited, in seconds."""
+    return seconds_since(rq_job.enqueued_at) if rq_job.enqueued_at else 0.0
+
+
+def seconds_since(moment: datetime) -> float:
+    """Return how long ago a moment was, in seconds; 0 where the clocks disagree."""
+    aware = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+    return max(0.0, (datetime.now(UTC) - aware).total_seconds())

@@ -151,6 +151,8 @@ class Pipeline:
         """Embed all views of all images at once; `(views, dim)` for each image."""
         embeddings = self.encoder.embed_images([view for image in images for view in image.views])
         ends = np.cumsum([len(image.views) for image in images])
+        if len(embeddings) != ends[-1]:
+            raise ValueError(f"the encoder made {len(embeddings)} embeddings of {ends[-1]} views")
         return np.split(embeddings, ends[:-1])
 
     def _decide(
@@ -260,8 +262,9 @@ def _follow(
     """Run a stage on what is still going; what ended already keeps its place."""
     at = [place for place, item in enumerate(before) if not isinstance(item, JobError)]
     going = [item for item in before if not isinstance(item, JobError)]
-    after = iter(stage(at, going) if going else ())
-    return [item if isinstance(item, JobError) else next(after) for item in before]
+    # Strict: a stage that dropped an image would give every later one its neighbour's verdict.
+    after = dict(zip(at, stage(at, going) if going else (), strict=True))
+    return [item if isinstance(item, JobError) else after[place] for place, item in enumerate(before)]
 
 
 @contextmanager

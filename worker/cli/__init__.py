@@ -7,6 +7,7 @@ Errors are one line on stderr that names the cause and the mend.
 from __future__ import annotations
 
 import argparse
+import gc
 import signal
 import sys
 from collections.abc import Sequence
@@ -51,6 +52,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # The reader of our output left (`| head`); Python would complain about it once more at exit.
         sys.stdout = None
         return 128 + signal.SIGPIPE
+    finally:
+        if arguments is None:
+            # The process ends: without this, Python first looks through every object of torch, for a second or two.
+            gc.freeze()
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -126,6 +126,8 @@ def _settings(options: argparse.Namespace) -> int:
             print_json(row)
         return 0
     table = Table("setting", "value", "from", "what it is")
+    table.columns[0].no_wrap = True
+    table.columns[1].overflow = "fold"
     for row in _rows(settings, options):
         table.add_row(row["name"], escape(str(row["value"])), row["origin"], escape(row["description"]))
     Console().print(table)

@@ -81,6 +81,7 @@ def _print_policy(policy: Policy, roles: list[str]) -> None:
         f"{policy.digest}\ncalibrated for: {escape(', '.join(policy.calibration) or 'no model')}", soft_wrap=True
     )
     table = Table("category", "review", "block", "prompts", "look-alikes", "what it is")
+    table.columns[0].overflow = "fold"
     for name, category in policy.categories.items():
         thresholds = category.thresholds.as_dict()
         shown = [f"{thresholds[key]:g}" if key in thresholds else "" for key in ("review", "block")]

@@ -18,8 +18,14 @@ _COLOURS = {"allow": "green", "review": "yellow", "block": "red"}
 
 def verdict_table() -> Table:
     """Return an empty table of verdicts."""
-    table = Table("content", "action", "strongest category", "score", "looks more like", "than like")
-    table.columns[3].justify = "right"
+    table = Table()
+    # An id that is cut short cannot be looked up.
+    table.add_column("content", overflow="fold")
+    table.add_column("action", no_wrap=True)
+    table.add_column("strongest category", overflow="fold")
+    table.add_column("score", justify="right")
+    table.add_column("looks more like")
+    table.add_column("than like")
     return table
 
 

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import signal
+from types import FrameType
+from typing import NoReturn
 
 from worker.cli.console import Commands, add_command, configure_logging, settings_of
 from worker.settings import Settings
@@ -24,7 +27,13 @@ def add_commands(commands: Commands) -> None:
 def _work(options: argparse.Namespace) -> int:
     settings = settings_of(options)
     configure_logging(settings)
+    # Until RQ listens to signals itself; as a container's first process we would not hear this one at all.
+    signal.signal(signal.SIGTERM, _leave)
     from worker.runtime.service import Service
 
     Service(settings).run(burst=options.burst)
     return 0
+
+
+def _leave(signum: int, frame: FrameType | None) -> NoReturn:
+    raise SystemExit(128 + signum)

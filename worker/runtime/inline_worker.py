@@ -9,22 +9,23 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import redis
 from redis.client import Pipeline as Transaction
 from rq import Queue, SimpleWorker
-from rq.exceptions import DeserializationError, StopRequested
+from rq.exceptions import DeserializationError, NoSuchJobError, StopRequested
 from rq.executions import Execution
 from rq.job import Job
 from rq.job_lifecycle import call_exception_handlers
+from rq.suspension import is_suspended
 from rq.timeouts import JobTimeoutException
 from rq.worker import BaseWorker
+from rq.worker.base import WorkerStatus
 
 from worker import app as sluice
-from worker.connection import PatientBackoff
 from worker.errors import JobError, JobInvalid
 from worker.jobs import MODERATE, seconds_queued
 from worker.metrics import Metrics
@@ -50,6 +51,16 @@ class ModerationRQJob(Job):
     #: Read by `worker.jobs.moderate`: the worker pushes the verdict when it ends the job.
     ends_with_verdict = True
 
+    def restore(self, raw_data: dict[bytes, bytes]) -> None:
+        """Read the job's hash, and of one that RQ cannot read at least what was asked for: it needs a verdict."""
+        try:
+            super().restore(raw_data)
+        except NoSuchJobError:
+            raise
+        except Exception as error:
+            log.warning("%s: its hash cannot be read (%s); only its data is heeded", self.id, error)
+            super().restore({b"data": raw_data[b"data"]})
+
     def perform(self) -> Any:
         """Run `worker.jobs.moderate`.
 
@@ -68,14 +79,14 @@ class InlineWorker(SimpleWorker):
         queues: Names, first served first.
         app: What judges.
         metrics: Where ends of jobs are counted.
-        backoff: Of the app's connection; told to hurry when the worker leaves.
+        hurry: Called, more than once, when the worker is about to leave and nothing shall wait any more.
     """
 
     job_class = ModerationRQJob
     #: Seconds between attempts to reach Redis, at most; the connection itself waits too.
     max_connection_wait_time = 1
 
-    def __init__(self, queues: list[str], app: sluice.App, metrics: Metrics, backoff: PatientBackoff) -> None:
+    def __init__(self, queues: list[str], app: sluice.App, metrics: Metrics, hurry: Callable[[], None]) -> None:
         super().__init__(
             queues,
             connection=app.connection,
@@ -86,7 +97,7 @@ class InlineWorker(SimpleWorker):
         )
         self._app = app
         self._metrics = metrics
-        self._backoff = backoff
+        self._hurry = hurry
         self._job_in_hand = False
         self._failure: BaseException | None = None
         self._last_verdict: Verdict | None = None
@@ -108,13 +119,36 @@ class InlineWorker(SimpleWorker):
     def _shutdown(self) -> None:
         """Note the wish to stop; acted upon where no job can be lost: between jobs."""
         self._stop_requested = True
+        if not self._job_in_hand:
+            self._hurry()
 
     def dequeue_job_and_maintain_ttl(
         self, timeout: int | None, max_idle_time: int | None = None
     ) -> tuple[Job, Queue] | None:
-        """Wait for a job, as RQ does."""
+        """Wait for a job, as RQ does; but hear of a suspension meanwhile, and outlive what is no job."""
         self._job_in_hand = False
-        return super().dequeue_job_and_maintain_ttl(timeout, max_idle_time)
+        idle_until = time.monotonic() + (max_idle_time or float("inf"))
+        while True:
+            try:
+                found = super().dequeue_job_and_maintain_ttl(timeout, _LISTEN_SECONDS)
+            except Exception as error:
+                # Only what was taken from the queue already; `job_id` is RQ's own mark of that.
+                if not isinstance(error, UnicodeError) and not hasattr(error, "job_id"):
+                    raise
+                log.warning("dropped from the queue, because it is no job: %s", error)
+                continue
+            if found is not None or timeout is None or time.monotonic() > idle_until:
+                return found
+            self.check_for_suspension(burst=False)
+
+    def check_for_suspension(self, burst: bool) -> None:
+        """Wait while the workers are suspended; unlike RQ, with heartbeats."""
+        while not self._stop_requested and is_suspended(self.connection, self):
+            if burst:
+                raise StopRequested
+            self.set_state(WorkerStatus.SUSPENDED)
+            self.heartbeat()
+            time.sleep(_LISTEN_SECONDS)
 
     def reorder_queues(self, reference_queue: Queue) -> None:
         """Take note that a job was taken: from here on a stop waits for it."""
@@ -134,7 +168,10 @@ class InlineWorker(SimpleWorker):
 
     def teardown(self) -> None:
         """Leave; without waiting when Redis is not there to say goodbye to."""
-        self._backoff.hurry()
+        self._hurry()
+        if self.pubsub_thread:
+            # Else RQ waits a second for a thread that waits a minute.
+            self.pubsub_thread.stop()
         try:
             super().teardown()
         except redis.RedisError as error:
@@ -145,6 +182,8 @@ class InlineWorker(SimpleWorker):
     def execute_job(self, job: Job, queue: Queue) -> None:
         """Run one job, heartbeating meanwhile."""
         self._failure = self._last_verdict = None
+        # Whatever its hash says: its registries and its metrics are those of the queue that it was taken from.
+        job.origin = queue.name
         self._alive_until = time.monotonic() + float(job.timeout or 0) + 2 * _WORKER_TTL_SECONDS
         self._metrics.batch_images.observe(1)
         self._metrics.queue_wait_seconds.labels(queue.name).observe(seconds_queued(job))

@@ -43,6 +43,7 @@ class SchedulerThread(RQScheduler):
         while not self._stop_requested:
             try:
                 self.work()
-            except redis.RedisError as error:
-                log.warning("scheduler: Redis does not answer (%s); trying again", error)
+            except Exception as error:
+                # Whatever it is: without this thread no job is ever tried again.
+                log.warning("scheduler: %s: %s; trying again", type(error).__name__, error)
                 time.sleep(self.interval)

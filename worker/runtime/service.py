@@ -7,14 +7,17 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass, field
+from typing import Any
 
 import redis
 from rq import Queue
 from rq.job import Job
+from rq.utils import utcparse
 
 from worker import app as sluice
 from worker.connection import PatientBackoff, open_redis, require_redis
-from worker.jobs import seconds_queued
+from worker.errors import SluiceError
+from worker.jobs import seconds_since
 from worker.metrics import Metrics
 from worker.runtime.health import HealthServer
 from worker.runtime.inline_worker import InlineWorker
@@ -24,6 +27,8 @@ from worker.settings import Settings, mask_url
 log = logging.getLogger(__name__)
 
 _GOODBYE_SECONDS = 5.0
+#: RQ's states of a worker that does not listen yet, to queues or to signals.
+_NOT_YET = ("starting", "started")
 
 
 @dataclass(slots=True)
@@ -48,6 +53,7 @@ class Service:
             Missing: Redis, the model or the policies are not there.
             PolicyInvalid: Every error in every policy file.
             UsageError: A setting is wrong.
+            SluiceError: The loop ended by itself.
         """
         settings = self.settings
         backoff = PatientBackoff()
@@ -58,22 +64,36 @@ class Service:
         health = self._listen(asking)
         app = sluice.build(settings, connection)
         sluice.use(app)
-        app.encoder.warm_up()
-        self._show_versions(app)
-        scheduler = SchedulerThread(list(settings.queues), connection)
         try:
-            self._worker = InlineWorker(list(settings.queues), app, self._metrics, backoff)
-            scheduler.start()
-            log.info("ready: %s on %s, queues %s", app.encoder.name, app.encoder.device, ", ".join(settings.queues))
-            self._metrics.up.set(1)
-            self._worker.work(burst=burst, logging_level="WARNING")
+            app.encoder.warm_up()
+            self._show_versions(app)
+            self._work(app, connection, backoff, burst)
         finally:
-            self._metrics.up.set(0)
-            backoff.hurry()
-            scheduler.join(_GOODBYE_SECONDS)
             app.close()
             if health:
                 health.close()
+
+    def _work(self, app: sluice.App, connection: redis.Redis, backoff: PatientBackoff, burst: bool) -> None:
+        queues = list(self.settings.queues)
+        scheduler = SchedulerThread(queues, connection)
+
+        def hurry() -> None:
+            backoff.hurry()
+            scheduler.request_stop()
+
+        self._worker = InlineWorker(queues, app, self._metrics, hurry)
+        scheduler.start()
+        log.info("ready: %s on %s, queues %s", app.encoder.name, app.encoder.device, ", ".join(queues))
+        self._metrics.up.set(1)
+        try:
+            self._worker.work(burst=burst, logging_level="WARNING")
+        finally:
+            self._metrics.up.set(0)
+            hurry()
+            scheduler.join(_GOODBYE_SECONDS)
+        if not burst and not self._worker._stop_requested:
+            # RQ ends its loop quietly; whoever restarts workers that fail must hear of it.
+            raise SluiceError("the worker's loop ended without being told to; the lines above say why")
 
     def _listen(self, connection: redis.Redis) -> HealthServer | None:
         settings, metrics = self.settings, self._metrics
@@ -102,8 +122,10 @@ class Service:
         return ["the worker's loop does not turn"] if stuck else []
 
     def _ready(self, connection: redis.Redis) -> list[str]:
-        problems = [] if self._worker is not None else ["the model and the policies are being loaded"]
-        if self._worker is not None and self._worker._stop_requested:
+        problems = []
+        if self._worker is None or self._worker.get_state() in _NOT_YET:
+            problems.append("the model and the policies are being loaded")
+        elif self._worker._stop_requested:
             problems.append("the worker is leaving")
         try:
             connection.ping()
@@ -121,10 +143,18 @@ def read_queues(queues: tuple[str, ...], connection: redis.Redis) -> dict[str, t
     try:
         for name in queues:
             queue = Queue(name, connection=connection, serializer="json")
-            ids = queue.get_job_ids(0, 1)
-            oldest = Job.fetch_many(ids, connection=connection, serializer="json")
-            age = max((seconds_queued(job) for job in oldest if job), default=0.0)
-            found[name] = (int(queue.count), age)
+            found[name] = (int(queue.count), _seconds_waited(queue, connection))
     except redis.RedisError as error:
         log.warning("queues not read: %s", error)
     return found
+
+
+def _seconds_waited(queue: Queue, connection: redis.Redis) -> float:
+    """Return the age of the first job of a queue: one field of it, for its arguments may be an image."""
+    try:
+        first: Any = connection.lindex(queue.key, 0)
+        enqueued_at: Any = connection.hget(Job.key_for(first.decode()), "enqueued_at") if first else None
+        return seconds_since(utcparse(enqueued_at.decode())) if enqueued_at else 0.0
+    except (ValueError, redis.ResponseError):
+        # Not a job, or not one of RQ's making: the worker will say so when it takes it.
+        return 0.0
