@@ -192,7 +192,7 @@ def test_a_jpeg_of_more_scans_than_any_encoder_writes_is_refused() -> None:
 
 def test_a_video_behind_a_jpeg_does_not_count_as_scans() -> None:
     data = encode(picture(), "JPEG")
-    assert (view_of(data + b"\xff\xda\0\x08" * 1_000) == view_of(data)).all()
+    assert (view_of(data + b"\xff\xda\0\x08" * 50_000) == view_of(data)).all()
 
 
 def test_a_file_in_tens_of_thousands_of_parts_is_refused() -> None:
@@ -307,10 +307,11 @@ def test_a_jpeg_is_turned_upright_too() -> None:
     assert decode(data, LIMITS, SPEC).facts.width == 40
 
 
+@pytest.mark.parametrize("format", ["JPEG", "PNG", "WEBP"])
 @pytest.mark.parametrize("exif", [b"Exif\0\0not a TIFF header", b"Exif\0\0", b"Exif\0\0II*\0\xff\xff\xff\xff"])
 @pytest.mark.filterwarnings("ignore:Corrupt EXIF data:UserWarning")
-def test_exif_that_cannot_be_read_turns_nothing(exif: bytes) -> None:
-    assert (view_of(encode(picture(), "JPEG", exif=exif)) == view_of(encode(picture(), "JPEG"))).all()
+def test_exif_that_cannot_be_read_turns_nothing(exif: bytes, format: str) -> None:
+    assert (view_of(encode(picture(), format, exif=exif)) == view_of(encode(picture(), format))).all()
 
 
 def _half(upper: Image.Image, lower: Image.Image) -> Image.Image:
@@ -556,7 +557,19 @@ def test_a_view_is_the_square_of_clip_processor_to_the_last_bit(spec: ViewSpec) 
 @pytest.mark.parametrize("spec", _SPECS, ids=lambda spec: f"{spec.shortest_edge}-{spec.crop}")
 @pytest.mark.parametrize(
     "size",
-    [(9, 80), (180, 20), (20, 400), (1, 60), (1_000, 100), (3, 1_000), (37, 601), (2, 17), (60, 1_200), (1_200, 60)],
+    [
+        (9, 80),
+        (180, 20),
+        (20, 400),
+        (1, 60),
+        (1_000, 100),
+        (3, 1_000),
+        (37, 601),
+        (2, 17),
+        (46, 422),
+        (44, 3_766),
+        (422, 46),
+    ],
 )
 def test_a_view_of_an_extreme_aspect_ratio_is_that_square_within_two_levels(
     size: tuple[int, int], spec: ViewSpec
