@@ -7,23 +7,20 @@ Protocols; `push` is the caller's, because it belongs to the transaction that en
 from __future__ import annotations
 
 import logging
-import time
-from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections import Counter, defaultdict
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Generic, Literal, Protocol, TypeVar
+from typing import Generic, Literal, TypeVar
 
 import numpy as np
 
 from worker.errors import ImageRejected, JobError, Uncalibrated
-from worker.intake.decode import DecodedImage, View
+from worker.intake.decode import DecodedImage
 from worker.policy.compiled import CompiledPolicy, Matrix
 from worker.policy.registry import PolicySet
 from worker.policy.schema import Policy
 from worker.records import (
-    ImageRef,
     ModelStamp,
     ModerationJob,
     PolicyStamp,
@@ -34,34 +31,12 @@ from worker.records import (
     verdict_id,
 )
 from worker.scoring import score
+from worker.stages import Decodes, Embeds, Fetches, follow, timed
 from worker.verdict import Decision, decide, stamp
 
 log = logging.getLogger(__name__)
 
-A = TypeVar("A")
-B = TypeVar("B")
 S_co = TypeVar("S_co", bound=Subject, covariant=True)
-
-
-class Fetches(Protocol):
-    """Image refs → bytes."""
-
-    def fetch(self, refs: Sequence[ImageRef]) -> Sequence[bytes | JobError]:
-        """Fetch; same length, same order."""
-
-
-class Decodes(Protocol):
-    """Bytes → views."""
-
-    def __call__(self, files: Sequence[bytes]) -> Sequence[DecodedImage | JobError]:
-        """Decode; same length, same order."""
-
-
-class Embeds(Protocol):
-    """Views → unit embeddings."""
-
-    def embed_images(self, views: Sequence[View]) -> Matrix:
-        """Embed n views to `(n, dim)`; same order."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,9 +50,35 @@ class QueuedJob(Generic[S_co]):
     queue_seconds: float | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A batch half way: fetched and decoded, and all that its judgement needs."""
+
+    jobs: tuple[QueuedJob[ModerationJob], ...]
+    #: As they were when the batch began; a change of policies does not reach a batch on its way.
+    policies: PolicySet
+    #: One for each job.
+    images: tuple[DecodedImage | JobError, ...]
+    #: Stage → how long it took.
+    seconds: Mapping[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """A batch at its end."""
+
+    #: One for each job.
+    outcomes: list[Verdict | JobError]
+    #: What was found in the memo: `(kind, result)`, each as in the labels of `sluice_memo_total`, → how often.
+    memo: Counter[tuple[str, str]]
+
+
 @dataclass(slots=True)
 class Pipeline:
-    """Judges batches of jobs; a batch is judged under the policies that were there when it began."""
+    """Judges batches of jobs; a batch is judged under the policies that were there when it began.
+
+    `prepare` of one batch and `judge` of another may run at once, in two threads: a batch carries its own state.
+    """
 
     sources: Fetches
     decode: Decodes
@@ -102,20 +103,45 @@ class Pipeline:
             Verdicts, and errors for the jobs that end without one; same length, same order. An image that cannot be
             judged is a `review` verdict with a reason, or its error, by setting.
         """
+        return self.judge(self.prepare(jobs)).outcomes
+
+    def prepare(self, jobs: Sequence[QueuedJob[ModerationJob]]) -> Prepared:
+        """Choose policies, fetch and decode: the half of `run` that waits for others.
+
+        Args:
+            jobs: What to judge.
+
+        Returns:
+            What `judge` takes.
+        """
         seconds: dict[str, float] = {}
-        chosen = [self._choose_policy(queued) for queued in jobs]
-        with _timed("fetch", seconds):
-            files = _follow(chosen, lambda at, _: self.sources.fetch([jobs[i].job.image for i in at]))
-        with _timed("decode", seconds):
-            images = _follow(files, lambda _, some: self.decode(some))
-        with _timed("embed", seconds):
-            embeddings = _follow(images, lambda _, some: self._embed(some))
-        with _timed("score", seconds):
-            decisions = _follow(embeddings, lambda at, some: self._decide(jobs, at, some))
-        return [
-            self._end(queued, image, decision, seconds)
-            for queued, image, decision in zip(jobs, images, decisions, strict=True)
+        policies = self.policies
+        chosen = [self._choose_policy(queued, policies) for queued in jobs]
+        with timed("fetch", seconds):
+            files = follow(chosen, lambda at, _: self.sources.fetch([jobs[i].job.image for i in at]))
+        with timed("decode", seconds):
+            images = follow(files, lambda _, some: self.decode(some))
+        return Prepared(tuple(jobs), policies, tuple(images), seconds)
+
+    def judge(self, prepared: Prepared) -> Judged:
+        """Embed, score and decide: the half of `run` that computes.
+
+        Args:
+            prepared: What `prepare` returned.
+
+        Returns:
+            What `run` returns, and what the memo knew.
+        """
+        seconds = dict(prepared.seconds)
+        with timed("embed", seconds):
+            embeddings = follow(prepared.images, lambda _, some: self._embed(some))
+        with timed("score", seconds):
+            decisions = follow(embeddings, lambda at, some: self._decide(prepared, at, some))
+        outcomes = [
+            self._end(queued, image, decision, prepared.policies, seconds)
+            for queued, image, decision in zip(prepared.jobs, prepared.images, decisions, strict=True)
         ]
+        return Judged(outcomes, Counter())
 
     def unjudged(self, queued: QueuedJob[Subject], reason: str) -> Verdict:
         """Return the `review` verdict of a job whose image was not judged.
@@ -124,26 +150,30 @@ class Pipeline:
             queued: The job.
             reason: A key of `worker.errors.REASONS`.
         """
+        return self._unjudged(queued, reason, self.policies)
+
+    def _unjudged(self, queued: QueuedJob[Subject], reason: str, policies: PolicySet) -> Verdict:
         ref = self._ref(queued)
         try:
-            compiled = self.compile(self.policies.deciding(ref, queued.job.content_id))
+            compiled = self.compile(policies.deciding(ref, queued.job.content_id))
         except JobError:
             policy, calibrated = PolicyStamp(id=ref.partition("@")[0], version=None, digest=None), False
         else:
             policy, calibrated = stamp(compiled), compiled.calibrated
-        return self._verdict(queued, policy, calibrated, Decision("review", {}), reason=reason)
+        role = self._role(queued, policy, policies)
+        return self._verdict(queued, policy, role, calibrated, Decision("review", {}), reason=reason)
 
     def _ref(self, queued: QueuedJob[Subject]) -> str:
         return queued.job.policy or self.default_policy
 
-    def _choose_policy(self, queued: QueuedJob[Subject]) -> Policy | JobError:
+    def _choose_policy(self, queued: QueuedJob[Subject], policies: PolicySet) -> Policy | JobError:
         """Find the version that will decide, before anything is fetched."""
         try:
-            policy = self.policies.deciding(self._ref(queued), queued.job.content_id)
+            policy = policies.deciding(self._ref(queued), queued.job.content_id)
         except JobError as error:
             return error
-        if self.refuse_uncalibrated and not self.compile(policy).calibrated:
-            model = f"{self.model.id}@{self.model.revision}"
+        model = f"{self.model.id}@{self.model.revision}"
+        if self.refuse_uncalibrated and not policy.is_calibrated_for(model):
             return Uncalibrated(f"{policy.ref} has no calibration for {model}; add one or set SLUICE_UNCALIBRATED=warn")
         return policy
 
@@ -156,13 +186,12 @@ class Pipeline:
         return np.split(embeddings, ends[:-1])
 
     def _decide(
-        self, jobs: Sequence[QueuedJob[ModerationJob]], at: Sequence[int], embeddings: Sequence[Matrix]
+        self, prepared: Prepared, at: Sequence[int], embeddings: Sequence[Matrix]
     ) -> list[tuple[CompiledPolicy, Decision, list[ShadowVerdict]]]:
         """Decide each image under its policy and the shadows beside it: one matrix product for each version."""
-        deciding = [self.policies.deciding(self._ref(jobs[i]), jobs[i].job.content_id) for i in at]
-        watching = [
-            self.policies.shadows(policy.policy, self._ref(jobs[i])) for i, policy in zip(at, deciding, strict=True)
-        ]
+        jobs, policies = prepared.jobs, prepared.policies
+        deciding = [policies.deciding(self._ref(jobs[i]), jobs[i].job.content_id) for i in at]
+        watching = [policies.shadows(policy.policy, self._ref(jobs[i])) for i, policy in zip(at, deciding, strict=True)]
         wanted: dict[str, list[int]] = defaultdict(list)
         compiled: dict[str, CompiledPolicy] = {}
         for place, (policy, shadows) in enumerate(zip(deciding, watching, strict=True)):
@@ -188,18 +217,20 @@ class Pipeline:
         queued: QueuedJob[Subject],
         image: DecodedImage | JobError,
         decided: tuple[CompiledPolicy, Decision, list[ShadowVerdict]] | JobError,
+        policies: PolicySet,
         seconds: dict[str, float],
     ) -> Verdict | JobError:
         if isinstance(decided, JobError):
             log.info("%s not judged: %s: %s", queued.job.content_id, decided.reason, decided)
         if isinstance(decided, ImageRejected) and not self.fail_unreadable:
-            return self.unjudged(queued, decided.reason)
+            return self._unjudged(queued, decided.reason, policies)
         if isinstance(decided, JobError):
             return decided
         compiled, decision, shadow = decided
         return self._verdict(
             queued,
             stamp(compiled),
+            self._role(queued, stamp(compiled), policies),
             compiled.calibrated,
             decision,
             image=None if isinstance(image, JobError) else image,
@@ -211,6 +242,7 @@ class Pipeline:
         self,
         queued: QueuedJob[Subject],
         policy: PolicyStamp,
+        role: Literal["live", "canary"],
         calibrated: bool,
         decision: Decision,
         *,
@@ -228,7 +260,7 @@ class Pipeline:
             action=decision.action,
             reason=reason,
             policy=policy,
-            role=self._role(queued, policy),
+            role=role,
             model=self.model,
             calibrated=calibrated,
             categories=decision.categories,
@@ -240,8 +272,8 @@ class Pipeline:
             created_at=utc_now(),
         )
 
-    def _role(self, queued: QueuedJob[Subject], policy: PolicyStamp) -> Literal["live", "canary"]:
-        rollout = self.policies.rollouts.get(self._ref(queued))
+    def _role(self, queued: QueuedJob[Subject], policy: PolicyStamp, policies: PolicySet) -> Literal["live", "canary"]:
+        rollout = policies.rollouts.get(self._ref(queued))
         is_canary = rollout is not None and rollout.canary is not None and rollout.canary.version == policy.version
         return "canary" if is_canary else "live"
 
@@ -254,21 +286,3 @@ def _decide_all(compiled: CompiledPolicy, embeddings: Sequence[Matrix]) -> list[
 
 def _shadow(compiled: CompiledPolicy, decision: Decision) -> ShadowVerdict:
     return ShadowVerdict(policy=stamp(compiled), action=decision.action, categories=decision.categories)
-
-
-def _follow(
-    before: Sequence[A | JobError], stage: Callable[[list[int], list[A]], Sequence[B | JobError]]
-) -> list[B | JobError]:
-    """Run a stage on what is still going; what ended already keeps its place."""
-    at = [place for place, item in enumerate(before) if not isinstance(item, JobError)]
-    going = [item for item in before if not isinstance(item, JobError)]
-    # Strict: a stage that dropped an image would give every later one its neighbour's verdict.
-    after = dict(zip(at, stage(at, going) if going else (), strict=True))
-    return [item if isinstance(item, JobError) else after[place] for place, item in enumerate(before)]
-
-
-@contextmanager
-def _timed(stage: str, seconds: dict[str, float]) -> Iterator[None]:
-    start = time.perf_counter()
-    yield
-    seconds[stage] = round(time.perf_counter() - start, 6)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -417,3 +418,43 @@ def test_a_verdict_without_a_job_is_named_after_the_image() -> None:
     assert verdict.job_id is None
     assert verdict.verdict_id == verdict_id("sha-gun", verdict.policy, MODEL)
     assert "queue" not in verdict.timings_seconds
+
+
+# -- two halves ------------------------------------------------------------------------------------------------------
+
+
+def test_a_batch_is_judged_under_the_policies_that_were_there_when_it_was_prepared() -> None:
+    line = pipeline(policy(1), policy(2), rollout=Rollout(live=1, shadow=(2,)))
+    prepared = line.prepare([job("gun"), job("ImageTruncated")])
+    line.policies = PolicySet({("house", 3): policy(3, weapons=0.2)}, {"house": Rollout(live=3)})
+    verdicts = [judged(outcome) for outcome in line.judge(prepared).outcomes]
+    assert [verdict.policy.version for verdict in verdicts] == [1, 1]
+    assert [shadow.policy.version for shadow in verdicts[0].shadow] == [2]
+    assert [judged(outcome).policy.version for outcome in line.run([job("gun")])] == [3]
+
+
+def test_a_prepared_batch_can_be_judged_while_others_are_prepared_and_judged() -> None:
+    line = pipeline()
+    seen = ["gun", "food", "pills", "nothing", "ImageTruncated", "SourceUnavailable"]
+    batches = [[job(thing, f"{thing}-{n}") for thing in (seen * 2)[n % 6 :]] for n in range(30)]
+    alone = [_said(line.run(batch)) for batch in batches]
+    with ThreadPoolExecutor(2) as preparing, ThreadPoolExecutor(2) as judging:
+        prepared = preparing.map(line.prepare, batches)
+        together = [_said(done.outcomes) for done in judging.map(line.judge, prepared)]
+    assert together == alone
+
+
+def _said(outcomes: Sequence[Verdict | JobError]) -> list[object]:
+    return [
+        (outcome.content_id, outcome.action, outcome.reason) if isinstance(outcome, Verdict) else outcome.reason
+        for outcome in outcomes
+    ]
+
+
+def test_judging_a_prepared_batch_again_says_the_same_and_carries_the_times_of_both_halves() -> None:
+    line = pipeline()
+    prepared = line.prepare([job("gun")])
+    first, again = (judged(line.judge(prepared).outcomes[0]) for _ in range(2))
+    assert (first.verdict_id, first.categories) == (again.verdict_id, again.categories)
+    assert list(prepared.seconds) == ["fetch", "decode"]
+    assert first.timings_seconds["decode"] == prepared.seconds["decode"]
