@@ -11,6 +11,7 @@ import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import redis
 
@@ -45,6 +46,18 @@ class App:
     def judge(self, jobs: Sequence[QueuedJob[ModerationJob]]) -> list[Verdict | JobError]:
         """Judge a batch; see `Pipeline.run`."""
         return self.pipeline.run(jobs)
+
+    def description(self) -> dict[str, Any]:
+        """Say what judges: the checkpoint and where it runs, and each version at work; plain JSON."""
+        encoder = self.encoder
+        policies = [
+            [policy.policy, policy.version, role, policy.digest, policy.is_calibrated_for(encoder.name)]
+            for policy, role in self.policies.at_work()
+        ]
+        return {
+            "model": encoder.id, "revision": encoder.revision, "precision": encoder.precision,
+            "device": str(encoder.device), "policies": policies,
+        }  # fmt: skip
 
     def close(self) -> None:
         """Close connections and threads."""

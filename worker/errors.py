@@ -4,7 +4,8 @@ SluiceError
 ├── UsageError          wrong flag, setting or argument (exit code 2)
 ├── Missing             something is not there (exit code 3): RedisUnreachable, ModelUnavailable, PolicyMissing
 ├── PolicyInvalid       findings in a policy file, all of them (exit code 1)
-└── JobError            no `done`: JobInvalid, UnknownPolicy, Uncalibrated, SourceUnavailable (retried), and
+└── JobError            no `done`: JobInvalid, UnknownPolicy, Uncalibrated, JobStopped, WorkerKilled,
+    │                   SourceUnavailable (retried), and
     └── ImageRejected   the image cannot be judged: `review` with a reason, or a failed job, by setting
 """
 
@@ -28,7 +29,7 @@ REASONS: dict[str, str] = {
     "invalid_job": "the job's arguments do not fit the job schema",
     "job_timeout": "the job ran longer than its time-out",
     "job_stopped": "an operator stopped the job",
-    "worker_killed": "the worker died while it ran the job",
+    "worker_killed": "the job kills the process that looks at its image",
     "internal_error": "a defect: the job's traceback is in RQ's FailedJobRegistry",
 }
 
@@ -117,6 +118,18 @@ class SourceUnavailable(JobError):
     reason = "source_unavailable"
     outcome = "retried"
     retry = True
+
+
+class JobStopped(JobError):
+    """An operator stopped the job."""
+
+    reason = "job_stopped"
+
+
+class WorkerKilled(JobError):
+    """The job killed the process that looked at its image, more than once and alone."""
+
+    reason = "worker_killed"
 
 
 class ImageRejected(JobError):

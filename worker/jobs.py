@@ -6,7 +6,6 @@ Nothing is judged here: the app does that.
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from typing import Any
 
 from rq.job import Job, get_current_job
@@ -14,7 +13,7 @@ from rq.job import Job, get_current_job
 from worker import app as sluice
 from worker.errors import JobError
 from worker.pipeline import QueuedJob
-from worker.records import ModerationJob, Verdict
+from worker.records import ModerationJob, Verdict, seconds_since
 
 #: What producers enqueue by name.
 MODERATE = "worker.jobs.moderate"
@@ -60,9 +59,3 @@ def as_return_value(verdict: Verdict) -> dict[str, Any]:
 def seconds_queued(rq_job: Job) -> float:
     """Return how long a job waited, in seconds."""
     return seconds_since(rq_job.enqueued_at) if rq_job.enqueued_at else 0.0
-
-
-def seconds_since(moment: datetime) -> float:
-    """Return how long ago a moment was, in seconds; 0 where the clocks disagree."""
-    aware = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
-    return max(0.0, (datetime.now(UTC) - aware).total_seconds())

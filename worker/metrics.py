@@ -108,7 +108,7 @@ class Metrics:
             self.stage_seconds.labels(stage)
 
     def observe_verdict(self, verdict: Verdict) -> None:
-        """Count a verdict and its categories, its shadows, its stages."""
+        """Count a verdict and its categories, and its shadows."""
         # A policy that does not exist was named by a producer, who could name a million of them.
         policy = verdict.policy.id if verdict.policy.version is not None else "unknown"
         self.verdicts.labels(policy, verdict.role, verdict.action).inc()
@@ -122,9 +122,12 @@ class Metrics:
             self.images_rejected.labels(verdict.reason).inc()
         elif not verdict.calibrated:
             self.uncalibrated_verdicts.labels(policy).inc()
+
+    def observe_stages(self, timings_seconds: Mapping[str, float]) -> None:
+        """Count the stages of one batch."""
         for stage in STAGES:
-            if stage in verdict.timings_seconds:
-                self.stage_seconds.labels(stage).observe(verdict.timings_seconds[stage])
+            if stage in timings_seconds:
+                self.stage_seconds.labels(stage).observe(timings_seconds[stage])
 
     def _observe_categories(self, policy: str, role: str, categories: Mapping[str, CategoryVerdict]) -> None:
         for name, found in categories.items():

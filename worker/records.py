@@ -244,3 +244,9 @@ def verdict_id(source: str, policy: PolicyStamp, model: ModelStamp) -> str:
 def utc_now() -> str:
     """Return the time as `2026-01-01T00:00:00.000Z`."""
     return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def seconds_since(moment: datetime) -> float:
+    """Return how long ago a moment was, in seconds; 0 where the clocks disagree."""
+    aware = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+    return max(0.0, (datetime.now(UTC) - aware).total_seconds())

@@ -58,7 +58,19 @@ class Settings(BaseSettings):
     precision: Literal["auto", "fp32", "bf16", "fp16", "int8"] = Field(
         "auto", description="auto is fp32: a faster one is a choice that is made after measuring"
     )
-    batch_size: int = Field(32, ge=1, le=1024, description="images that the encoder takes at once")
+    batch_size: int = Field(
+        32, ge=1, le=1024, description="jobs that a worker takes at once, and images that the encoder does"
+    )
+    batch_wait_seconds: float = Field(
+        0.005, ge=0, le=10, allow_inf_nan=False, description="how long a batch that is not full waits for more jobs"
+    )
+    recovery_seconds: float = Field(
+        5.0,
+        ge=1,
+        le=60,
+        allow_inf_nan=False,
+        description="a worker silent for so long is dead: others run its jobs",
+    )
     policies: str = Field("policies", min_length=1, description="the directory of policies")
     policy: str = Field("default", min_length=1, description="the policy of jobs that name none: ID or ID@VERSION")
     metrics_port: int = Field(9108, ge=0, le=65535, description="/metrics, /livez and /readyz; 0 turns them off")

@@ -438,19 +438,21 @@ def test_a_burst_serves_the_urgent_first_and_ends(
     assert Worker.all(house.connection) == []
 
 
-def test_sigterm_in_the_middle_of_a_job_finishes_it_and_takes_no_more(
+def test_sigterm_finishes_the_batches_in_hand_and_takes_no_more(
     own: tuple[support.DurableRedis, House], settings: dict[str, object], tmp_path: Path
 ) -> None:
     server, house = own
-    with support.running_worker(settings | {"redis_url": server.url}, tmp_path) as worker:
+    with support.running_worker(settings | {"redis_url": server.url, "batch_size": 1}, tmp_path) as worker:
         running = house.enqueue("running", image=house.slow_page("/sigterm", 3))
+        ahead = house.enqueue("ahead")
         waiting = house.enqueue("waiting")
         support.until(lambda: house.site.asked["/sigterm"], what="the job runs")
+        support.until(lambda: ahead.get_status(refresh=True) == "started", what="the next is prepared")
         worker.process.send_signal(signal.SIGTERM)
         support.until(lambda: "leaving" in support.get(worker.metrics_url + "/readyz")[1], 2, "/readyz")
         assert support.get(worker.metrics_url + "/livez")[0] == 200
         assert worker.process.wait(support.PATIENCE_SECONDS) == 0
-    assert house.ended(running) == ["finished"]
+    assert house.ended(running, ahead) == ["finished", "finished"]
     assert house.verdict(running).reason is None
     assert waiting.get_status(refresh=True) == "queued"
     assert house.queue().get_job_ids() == [waiting.id]

@@ -11,7 +11,6 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -23,12 +22,11 @@ from PIL import Image
 from rq import Queue
 from rq.job import Job
 
-from worker import app as sluice
 from worker.client import BLOB_TTL_SECONDS, QUEUES, Moderation, VerdictTimeout, read_verdicts
 from worker.errors import JobInvalid, SluiceError, UsageError
-from worker.metrics import Metrics
 from worker.records import ModelStamp, PolicyStamp, Verdict
-from worker.runtime.inline_worker import InlineWorker
+from worker.runtime.batch_worker import BatchWorker
+from worker.runtime.stable import ModelStable
 from worker.settings import load_settings
 from worker.sinks.stream import STREAM, VerdictStream
 
@@ -43,30 +41,32 @@ def moderation(connection: redis.Redis) -> Moderation:
     return Moderation(connection)
 
 
+@pytest.fixture(scope="module")
+def stable(redis_server: str, tiny_clip: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ModelStable]:
+    """One horse for all the tests of this module."""
+    policies = support.write_house_policies(tmp_path_factory.mktemp("house") / "policies")
+    flags = {"model": str(tiny_clip), "policies": str(policies), "policy": "house", "redis_url": redis_server}
+    stable = _SharedStable(load_settings(flags))
+    yield stable
+    ModelStable.close(stable)
+
+
+class _SharedStable(ModelStable):
+    def close(self) -> None:
+        """Stay; the module closes it."""
+
+
 @pytest.fixture
-def work(connection: redis.Redis, tiny_clip: Path, tmp_path: Path) -> Iterator[Callable[[], None]]:
-    """Work the queues until they are empty, in this process."""
-    policies = support.write_house_policies(tmp_path / "policies")
-    settings = load_settings({"model": str(tiny_clip), "policies": str(policies), "policy": "house"})
-    app = sluice.build(settings, connection)
-    before = sluice._current
+def work(connection: redis.Redis, stable: ModelStable) -> Callable[[], None]:
+    """Work the queues until they are empty."""
 
     def run() -> None:
-        with _signals_kept():
-            InlineWorker(list(settings.queues), app, Metrics(), lambda: None).work(burst=True, logging_level="WARNING")
+        kept = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+        BatchWorker(list(QUEUES.values()), connection=connection, stable=stable).work(burst=True)
+        for number, handler in kept.items():
+            signal.signal(number, handler)
 
-    sluice.use(app)
-    yield run
-    sluice._current = before
-    app.close()
-
-
-@contextmanager
-def _signals_kept() -> Iterator[None]:
-    kept = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    yield
-    for number, handler in kept.items():
-        signal.signal(number, handler)
+    return run
 
 
 def waiting(connection: redis.Redis, name: str = "moderation") -> list[str]:

@@ -7,10 +7,8 @@ from __future__ import annotations
 
 import argparse
 import json
-import logging
 import sys
 from collections.abc import Callable, Iterable
-from datetime import UTC, datetime
 from typing import Any
 
 from worker.errors import PolicyInvalid, SluiceError
@@ -93,33 +91,3 @@ def print_error(error: SluiceError) -> None:
     lines = error.findings if isinstance(error, PolicyInvalid) else [" ".join(str(error).split())]
     for line in lines:
         print(f"sluice: {line}", file=sys.stderr)
-
-
-class _JSONFormatter(logging.Formatter):
-    """One object a line: time, level, logger, message."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        """Return the record as JSON."""
-        line = {
-            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
-            "level": record.levelname.lower(),
-            "logger": record.name,
-            "message": record.getMessage(),
-        }
-        if record.exc_info:
-            line["traceback"] = self.formatException(record.exc_info)
-        return json.dumps(line, ensure_ascii=False)
-
-
-def configure_logging(settings: Settings) -> None:
-    """Log to stderr in the format asked for; other libraries only when they warn."""
-    handler = logging.StreamHandler(sys.stderr)
-    if settings.log_format == "json":
-        handler.setFormatter(_JSONFormatter())
-    else:
-        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)-7s %(message)s", "%H:%M:%S"))
-    level = settings.log_level.upper()
-    logging.basicConfig(level=level, handlers=[handler], force=True)
-    logging.captureWarnings(capture=True)
-    for noisy in ("httpx", "httpcore", "rq", "transformers", "urllib3", "huggingface_hub"):
-        logging.getLogger(noisy).setLevel(level if level == "DEBUG" else "WARNING")

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from worker.cli.console import JUDGING, MODEL, Commands, add_command, configure_logging, print_json, settings_of
+from worker.cli.console import JUDGING, MODEL, Commands, add_command, print_json, settings_of
 from worker.cli.tables import add_verdict, print_scores, verdict_table
 from worker.errors import ImageRejected, SluiceError, Uncalibrated, UsageError
+from worker.logs import configure_logging
 from worker.records import ImageRef, ModelStamp, ModerationJob, Verdict
 
 if TYPE_CHECKING:

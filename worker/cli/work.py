@@ -7,7 +7,8 @@ import signal
 from types import FrameType
 from typing import NoReturn
 
-from worker.cli.console import Commands, add_command, configure_logging, settings_of
+from worker.cli.console import Commands, add_command, settings_of
+from worker.logs import configure_logging
 from worker.settings import Settings
 
 

@@ -6,6 +6,7 @@ In: `Settings`. Out: worked queues. The health server answers first, so that a s
 from __future__ import annotations
 
 import logging
+import time
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,26 +15,28 @@ from rq import Queue
 from rq.job import Job
 from rq.utils import utcparse
 
-from worker import app as sluice
 from worker.connection import PatientBackoff, open_redis, require_redis
 from worker.errors import SluiceError
-from worker.jobs import seconds_since
 from worker.metrics import Metrics
+from worker.records import seconds_since
+from worker.runtime.batch_worker import BatchWorker
 from worker.runtime.health import HealthServer
-from worker.runtime.inline_worker import InlineWorker
 from worker.runtime.scheduling import SchedulerThread
+from worker.runtime.stable import ModelStable, Ready
 from worker.settings import Settings, mask_url
 
 log = logging.getLogger(__name__)
 
 _GOODBYE_SECONDS = 5.0
+#: A loop that did not turn for so long is stuck: it turns many times a second, whatever the horse does.
+_STUCK_SECONDS = 120.0
 #: RQ's states of a worker that does not listen yet, to queues or to signals.
 _NOT_YET = ("starting", "started")
 
 
 @dataclass(slots=True)
 class Service:
-    """One worker process.
+    """One worker and its horse.
 
     Attributes:
         settings: What to run.
@@ -41,7 +44,7 @@ class Service:
 
     settings: Settings
     _metrics: Metrics = field(default_factory=Metrics)
-    _worker: InlineWorker | None = None
+    _worker: BatchWorker | None = None
 
     def run(self, burst: bool) -> None:
         """Work the queues until stopped, or until they are empty.
@@ -56,42 +59,50 @@ class Service:
             SluiceError: The loop ended by itself.
         """
         settings = self.settings
-        backoff = PatientBackoff()
-        connection = open_redis(settings.redis_url, backoff)
         # Whoever asks about health or queues must have an answer soon, so these questions have no patience.
         asking = open_redis(settings.redis_url)
         require_redis(asking, mask_url(settings.redis_url))
         health = self._listen(asking)
-        app = sluice.build(settings, connection)
-        sluice.use(app)
+        stable = ModelStable(settings)
         try:
-            app.encoder.warm_up()
-            self._show_versions(app)
-            self._work(app, connection, backoff, burst)
+            ready = stable.open()
+            self._show_versions(ready)
+            self._work(stable, ready, burst)
         finally:
-            app.close()
+            stable.close()
             if health:
                 health.close()
 
-    def _work(self, app: sluice.App, connection: redis.Redis, backoff: PatientBackoff, burst: bool) -> None:
+    def _work(self, stable: ModelStable, ready: Ready, burst: bool) -> None:
         queues = list(self.settings.queues)
+        backoff = PatientBackoff()
+        connection = open_redis(self.settings.redis_url, backoff)
         scheduler = SchedulerThread(queues, connection)
 
         def hurry() -> None:
             backoff.hurry()
             scheduler.request_stop()
 
-        self._worker = InlineWorker(queues, app, self._metrics, hurry)
+        worker = BatchWorker(
+            queues,
+            connection=connection,
+            settings=self.settings,
+            metrics=self._metrics,
+            stable=stable,
+            hurry=hurry,
+            log_job_description=False,
+        )
+        self._worker = worker
         scheduler.start()
-        log.info("ready: %s on %s, queues %s", app.encoder.name, app.encoder.device, ", ".join(queues))
+        log.info("ready: %s@%s on %s, queues %s", ready.model, ready.revision, ready.device, ", ".join(queues))
         self._metrics.up.set(1)
         try:
-            self._worker.work(burst=burst, logging_level="WARNING")
+            worker.work(burst=burst, logging_level="WARNING")
         finally:
             self._metrics.up.set(0)
             hurry()
             scheduler.join(_GOODBYE_SECONDS)
-        if not burst and not self._worker._stop_requested:
+        if not burst and not worker._stop_requested:
             # RQ ends its loop quietly; whoever restarts workers that fail must hear of it.
             raise SluiceError("the worker's loop ended without being told to; the lines above say why")
 
@@ -109,16 +120,19 @@ class Service:
             lambda: self._ready(connection),
         )
 
-    def _show_versions(self, app: sluice.App) -> None:
-        encoder = app.encoder
-        self._metrics.model_info.labels(encoder.id, encoder.revision, encoder.precision, str(encoder.device)).set(1)
-        for policy, role in app.policies.at_work():
-            self._metrics.policy_info.labels(policy.policy, str(policy.version), role, policy.digest).set(1)
-            if not policy.is_calibrated_for(encoder.name):
-                log.warning("%s is not calibrated for %s: its verdicts say so", policy.ref, encoder.name)
+    def _show_versions(self, ready: Ready) -> None:
+        self._metrics.model_info.labels(ready.model, ready.revision, ready.precision, ready.device).set(1)
+        for policy, version, role, digest, is_calibrated in ready.policies:
+            self._metrics.policy_info.labels(policy, str(version), role, digest).set(1)
+            if not is_calibrated:
+                log.warning(
+                    "%s@%d is not calibrated for %s@%s: its verdicts say so",
+                    policy, version, ready.model, ready.revision,
+                )  # fmt: skip
 
     def _live(self) -> list[str]:
-        stuck = self._worker is not None and not self._worker.is_alive
+        worker = self._worker
+        stuck = worker is not None and time.monotonic() - worker.batches.turned > _STUCK_SECONDS
         return ["the worker's loop does not turn"] if stuck else []
 
     def _ready(self, connection: redis.Redis) -> list[str]:
@@ -127,6 +141,8 @@ class Service:
             problems.append("the model and the policies are being loaded")
         elif self._worker._stop_requested:
             problems.append("the worker is leaving")
+        elif not self._worker.stable.pid:
+            problems.append("the horse is being replaced")
         try:
             connection.ping()
         except redis.RedisError as error:

@@ -18,7 +18,7 @@ STREAM = "sluice:verdicts"
 # same end of a job, sent twice over a broken connection, pushes once.
 _PUSH_ONCE = """
 if not redis.call('ZSCORE', KEYS[2], ARGV[1]) then return false end
-return redis.call('XADD', KEYS[1], 'MAXLEN', '~', ARGV[2], '*', unpack(ARGV, 3))
+return redis.call('XADD', KEYS[1], unpack(ARGV, 2))
 """
 
 
@@ -48,15 +48,19 @@ class VerdictStream:
             verdict: What to append.
             fence: Push only while this is there.
         """
-        fields = {
-            "verdict": verdict.to_json(),
-            "job_id": verdict.job_id or "",
-            "content_id": verdict.content_id,
-            "policy": verdict.policy.id,
-            "action": verdict.action,
-        }
+        _, *arguments = self.command(verdict, verdict.to_json().encode())
         if fence is None:
-            connection.xadd(STREAM, fields, maxlen=self._maxlen, approximate=True)
-            return
-        flat = [part for item in fields.items() for part in item]
-        connection.eval(_PUSH_ONCE, 2, STREAM, fence.key, fence.member, self._maxlen, *flat)
+            connection.execute_command("XADD", *arguments)
+        else:
+            connection.eval(_PUSH_ONCE, 2, STREAM, fence.key, fence.member, *arguments[1:])
+
+    def command(self, verdict: Verdict, verdict_json: bytes) -> list[Any]:
+        """Return the Redis command that appends a verdict, for a transaction that is not redis-py's.
+
+        Args:
+            verdict: What to append.
+            verdict_json: It as JSON.
+        """
+        fields = ("verdict", verdict_json, "job_id", verdict.job_id or "", "content_id", verdict.content_id,
+                  "policy", verdict.policy.id, "action", verdict.action)  # fmt: skip
+        return ["XADD", STREAM, "MAXLEN", "~", self._maxlen, "*", *fields]

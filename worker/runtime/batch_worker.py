@@ -1,0 +1,305 @@
+"""An RQ worker that takes many jobs at once: `worker.jobs.moderate` and nothing else, judged by a horse that lives on.
+
+In: RQ queues. Out: jobs ended each by itself, its verdict in the same transaction. To every RQ tool an ordinary worker.
+Neither this module nor what it imports brings torch in.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import signal
+import time
+from collections.abc import Callable, Sequence
+from types import FrameType
+from typing import Any, ClassVar
+
+import redis
+from redis.client import Pipeline as Transaction
+from rq import Queue
+from rq.command import parse_payload
+from rq.exceptions import StopRequested
+from rq.executions import Execution
+from rq.job import Job
+from rq.suspension import is_suspended
+from rq.utils import now
+from rq.worker.base import WorkerStatus
+
+from worker.metrics import Metrics
+from worker.runtime.batches import Batches
+from worker.runtime.claims import HELD_PREFIX, Claim, Hands
+from worker.runtime.doorbell import Doorbell
+from worker.runtime.ending_worker import End, EndingWorker
+from worker.runtime.ends import Ends
+from worker.runtime.observed import observe_claims, observe_ends
+from worker.runtime.recovery import Keeper, recover
+from worker.runtime.stable import ModelStable, Stable
+from worker.runtime.wire import Outcome
+from worker.settings import Settings, load_settings
+from worker.sinks.stream import VerdictStream
+
+log = logging.getLogger(__name__)
+
+#: Seconds after which RQ forgets a silent worker.
+_WORKER_TTL_SECONDS = 60
+#: Seconds between looks at suspension and maintenance, while there is nothing to do.
+_LISTEN_SECONDS = 1.0
+#: A second signal so soon is the same one, sent by a pool and by the terminal.
+_SAME_SIGNAL_SECONDS = 1.0
+
+
+class BatchWorker(EndingWorker):
+    """Takes up to `BATCH_SIZE` jobs at once, from several queues, and ends each by itself.
+
+    Args:
+        *args: RQ's.
+        settings: What the horse is built from; read from the environment without it.
+        metrics: Where ends of jobs are counted.
+        stable: Where batches run; a horse of its own without it.
+        hurry: Called when the worker is about to leave and nothing shall wait any more.
+        **kwargs: RQ's.
+    """
+
+    #: Jobs and results are JSON, whatever a command line says.
+    forced_serializer: ClassVar[str | None] = "json"
+
+    def __init__(
+        self,
+        *args: Any,
+        settings: Settings | None = None,
+        metrics: Metrics | None = None,
+        stable: Stable | None = None,
+        hurry: Callable[[], None] = lambda: None,
+        **kwargs: Any,
+    ) -> None:
+        if self.forced_serializer:
+            kwargs["serializer"] = self.forced_serializer
+        kwargs["worker_ttl"] = kwargs.get("worker_ttl") or _WORKER_TTL_SECONDS
+        super().__init__(*args, **kwargs)
+        for queue in self.queues:
+            queue.serializer = self.serializer
+        self.settings = settings or load_settings()
+        self.metrics = metrics or Metrics()
+        self.stream = VerdictStream(self.settings.verdict_stream_maxlen)
+        self.stable: Stable = stable or self.open_stable()
+        self.batches = Batches(self.stable, self._end)
+        self._hurry = hurry
+        #: By execution; read by the keeper's thread.
+        self._held: dict[str, Claim] = {}
+        self._next: list[Claim] = []
+        self._jobs_left = float("inf")
+        self._hands = Hands(
+            self.connection, self.name, self.settings.recovery_seconds, self.worker_ttl, self.job_monitoring_interval
+        )
+        self._ends = Ends(self)
+        self._keeper: Keeper | None = None
+        self._doorbell: Doorbell | None = None
+
+    def open_stable(self) -> Stable:
+        """Return where batches run."""
+        return ModelStable(self.settings)
+
+    # -- life --------------------------------------------------------------------------------------------------------
+
+    def work(self, *args: Any, max_jobs: int | None = None, **kwargs: Any) -> bool:
+        """Work as RQ does; `max_jobs` counts jobs, not batches."""
+        self._jobs_left = float("inf") if max_jobs is None else max_jobs
+        return bool(super().work(*args, **kwargs))
+
+    def bootstrap(self, *args: Any, **kwargs: Any) -> None:
+        """Load the model, take over what dead workers held, and appear."""
+        self.stable.open()
+        recover(self._hands)
+        super().bootstrap(*args, **kwargs)
+        self._hands.renew(())
+        self._keeper = Keeper(self._hands, self._held.values, self.heartbeat, self.settings.recovery_seconds)
+        self._keeper.start()
+
+    def teardown(self) -> None:
+        """Leave: what is still held goes back, and nothing waits for a Redis that is not there."""
+        self._hurry()
+        if self._keeper:
+            self._keeper.close()
+        if self._doorbell:
+            self._doorbell.close()
+        if self.pubsub_thread:
+            # Else RQ waits a second for a thread that waits a minute.
+            self.pubsub_thread.stop()
+        try:
+            if self._held or self._next:
+                self.stable.kill()
+                log.warning("%d unfinished jobs go back to their queues", len(self._hands.give_back()))
+            super().teardown()
+            self._hands.sign_off()
+        except redis.RedisError as error:
+            log.warning("left without signing off: Redis does not answer (%s)", error)
+        finally:
+            self._held.clear()
+            self.stable.close()
+
+    def _shutdown(self) -> None:
+        """Note the wish to stop; acted upon where no job can be lost, for this may be the middle of anything."""
+        self._stop_requested = True
+        if not self._held:
+            self._hurry()
+
+    def request_force_stop(self, signum: int, frame: FrameType | None) -> None:
+        """Leave at once; `teardown` gives back what is unfinished.
+
+        Raises:
+            SystemExit: Unless it is the first signal, come twice.
+        """
+        requested = self._shutdown_requested_date
+        if requested and (now() - requested).total_seconds() < _SAME_SIGNAL_SECONDS:
+            return
+        log.warning("cold shutdown: unfinished jobs are given back")
+        raise SystemExit(128 + signum)
+
+    def heartbeat(self, timeout: int | None = None, pipeline: Transaction | None = None) -> None:
+        """Tell Redis that the worker lives; appear again where Redis came back without its data."""
+        if pipeline is None and self.birth_date and not self.connection.exists(self.key):
+            self.register_birth()
+        super().heartbeat(timeout, pipeline)
+
+    # -- taking jobs -------------------------------------------------------------------------------------------------
+
+    def dequeue_job_and_maintain_ttl(
+        self, timeout: int | None, max_idle_time: int | None = None
+    ) -> tuple[Job, Queue] | None:
+        """Wait for jobs; the first is returned, the others are claimed with it."""
+        self.set_state(WorkerStatus.IDLE)
+        idle_until = time.monotonic() + (float("inf") if max_idle_time is None else max_idle_time)
+        while True:
+            self.batches.turned = time.monotonic()
+            self._may_go_on()
+            try:
+                if self.should_run_maintenance_tasks:
+                    self.run_maintenance_tasks()
+                self._next = self._claim()
+                if self._next:
+                    claim = self._next[0]
+                    return self.job_of(claim), self.queue_of(claim)
+                left = idle_until - time.monotonic()
+                if timeout is None or left <= 0:
+                    return None
+                self.check_for_suspension(burst=False)
+                self._listen().wait(min(_LISTEN_SECONDS, left), lambda: self._stop_requested)
+            except (redis.ConnectionError, redis.TimeoutError) as error:
+                log.warning("Redis does not answer (%s); trying again", error)
+                time.sleep(_LISTEN_SECONDS)
+
+    def _may_go_on(self) -> None:
+        if self._stop_requested or self._jobs_left <= 0:
+            raise StopRequested
+
+    def _listen(self) -> Doorbell:
+        if self._doorbell is None:
+            self._doorbell = Doorbell(self.connection, self.queue_names())
+        return self._doorbell
+
+    def _claim(self) -> list[Claim]:
+        """Claim a batch: what is there, and what arrives within `BATCH_WAIT_SECONDS` of the first."""
+        wanted = int(min(self.settings.batch_size, self._jobs_left))
+        claims = self._claim_now(wanted)
+        if 0 < len(claims) < wanted and self.settings.batch_wait_seconds and not claims[0].is_lone:
+            time.sleep(self.settings.batch_wait_seconds)
+            claims += self._claim_now(wanted - len(claims))
+        self._jobs_left -= len(claims)
+        return claims
+
+    def _claim_now(self, wanted: int) -> list[Claim]:
+        claims, dropped = self._hands.claim([queue.name for queue in self._ordered_queues], wanted)
+        for name in dropped:
+            log.warning("dropped from a queue, because it is no job: %s", name)
+        for claim in claims:
+            self._hold(claim)
+        if claims:
+            self._state = WorkerStatus.BUSY
+            self.reorder_queues(self.queue_of(claims[-1]))
+            observe_claims(self.metrics, claims)
+        return claims
+
+    def _hold(self, claim: Claim) -> None:
+        execution = Execution(claim.execution_id, claim.job_id, self.connection, worker_name=self.name)
+        self.executions[claim.execution_id] = execution
+        self._held[claim.execution_id] = claim
+
+    def check_for_suspension(self, burst: bool) -> None:
+        """Wait while the workers are suspended."""
+        while not self._stop_requested and is_suspended(self.connection, self):
+            if burst:
+                raise StopRequested
+            self.batches.turned = time.monotonic()
+            self.set_state(WorkerStatus.SUSPENDED)
+            time.sleep(_LISTEN_SECONDS)
+
+    # -- running them ------------------------------------------------------------------------------------------------
+
+    def execute_job(self, job: Job, queue: Queue) -> None:
+        """Run batches for as long as there are jobs: while one is in the encoder, the next is claimed and prepared."""
+        claims, self._next = self._next or [self._adopt(job, queue)], []
+        self.batches.submit(claims)
+        while len(self.batches):
+            may_take = self.batches.has_place and not self._stop_requested and self._jobs_left > 0
+            more = self._claim() if may_take and not self.should_run_maintenance_tasks else []
+            if more:
+                self.batches.submit(more)
+            else:
+                self.batches.advance()
+        self.set_state(WorkerStatus.IDLE)
+
+    def _adopt(self, job: Job, queue: Queue) -> Claim:
+        """Return a job that somebody else took from its queue as a claim."""
+        execution = self.prepare_execution(job)
+        self.prepare_job_execution(job, remove_from_intermediate_queue=len(self.queues) == 1)
+        fields: Any = self.connection.hgetall(job.key)
+        claim = Claim(job.id, queue.name, execution.id, fields, execution.created_at.timestamp())
+        self.connection.hset(HELD_PREFIX + self.name, claim.member, queue.name)
+        self._held[execution.id] = claim
+        return claim
+
+    def _end(self, claims: Sequence[Claim], outcomes: Sequence[Outcome], seconds: float) -> None:
+        ends = [End(claim, outcome) for claim, outcome in zip(claims, outcomes, strict=True)]
+        started = time.perf_counter()
+        written = self._ends.write(ends, seconds)
+        for claim in claims:
+            self._held.pop(claim.execution_id, None)
+            self.executions.pop(claim.execution_id, None)
+        observe_ends(self.metrics, written, time.perf_counter() - started)
+
+    # -- what operators ask for --------------------------------------------------------------------------------------
+
+    @property
+    def horse_pid(self) -> int:
+        """The horse's process id; 0 where there is none."""
+        return self.stable.pid
+
+    def kill_horse(self, sig: signal.Signals = signal.SIGKILL) -> None:
+        """Kill the horse, from whichever thread; its jobs are run apart."""
+        if self.stable.pid:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.stable.pid, sig)
+
+    def handle_payload(self, message: dict[str, Any]) -> None:
+        """Obey a command; RQ's own way with `stop-job` knows of one job only."""
+        try:
+            payload = parse_payload(message)
+            command, job_id = payload["command"], str(payload.get("job_id"))
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            log.warning("a command that cannot be read: %r", error)
+            return
+        if command != "stop-job":
+            super().handle_payload(message)
+        elif any(claim.job_id == job_id for claim in list(self._held.values())):
+            self.batches.to_stop.add(job_id)
+        else:
+            log.warning("not working on job %s, so it cannot be stopped", job_id)
+
+    def request_stop_execution(self, execution_id: str) -> None:
+        """Stop one execution; called from the thread that hears commands."""
+        claim = self._held.get(execution_id)
+        if claim is None:
+            log.warning("not running execution %s, so it cannot be stopped", execution_id)
+        else:
+            self.batches.to_stop.add(claim.job_id)

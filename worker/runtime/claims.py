@@ -1,0 +1,186 @@
+"""Jobs in a worker's hands: taken from queues, kept alive, given back; each step is one Lua script in one round trip.
+
+In: queues. Out: `Claim`s, which RQ's own tools see as started jobs. Never a moment at which a crash could lose a job.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import redis
+from rq.defaults import RQ_KEY_PREFIX
+from rq.utils import utcformat
+
+_SCRIPTS = Path(__file__).parent / "lua"
+#: Redis sorted set: worker names by the Unix time at which their leases end.
+LEASES = "sluice:leases"
+#: Redis hashes, before a worker's name: what it holds.
+HELD_PREFIX = "sluice:held:"
+#: Field of a job's hash: how many workers died while they held it.
+DEATHS = b"sluice_deaths"
+#: One claim in so many begins with a lower queue, in turn: the lower ones are never starved.
+TURN = 16
+
+
+def read_script(connection: redis.Redis, name: str) -> Any:
+    """Return a script of `lua/` that loads itself again where Redis has forgotten it."""
+    return connection.register_script((_SCRIPTS / f"{name}.lua").read_text(encoding="utf-8"))
+
+
+@dataclass(slots=True)
+class Claim:
+    """One job that this worker has started."""
+
+    job_id: str
+    #: Name of the queue that it was taken from.
+    queue: str
+    execution_id: str
+    #: The job's hash in Redis, as it was before it was started.
+    fields: dict[bytes, bytes]
+    #: Unix time of the claim, in seconds.
+    began: float
+    #: What ended it before its image was looked at: a time-out, an operator, a crash; None while it shall be judged.
+    error: BaseException | None = None
+    #: How often the horse died while it ran this job alone.
+    lone_deaths: int = field(default=0)
+
+    @property
+    def member(self) -> str:
+        """Its entry in RQ's StartedJobRegistry."""
+        return f"{self.job_id}:{self.execution_id}"
+
+    @property
+    def began_at(self) -> datetime:
+        """When it was started."""
+        return datetime.fromtimestamp(self.began, UTC)
+
+    @property
+    def is_lone(self) -> bool:
+        """Whether a worker died while it held this job: then it is claimed alone."""
+        return DEATHS in self.fields
+
+    @property
+    def timeout_seconds(self) -> float:
+        """How long it may run; infinite where it says -1, or nothing that can be read."""
+        try:
+            seconds = float(self.fields.get(b"timeout") or -1)
+        except ValueError:
+            return float("inf")
+        return seconds if seconds > 0 else float("inf")
+
+    @property
+    def queue_seconds(self) -> float:
+        """How long it waited; 0 where the clocks disagree, or its hash does not say."""
+        try:
+            enqueued = datetime.fromisoformat(self.fields.get(b"enqueued_at", b"").decode())
+        except ValueError:
+            return 0.0
+        aware = enqueued if enqueued.tzinfo else enqueued.replace(tzinfo=UTC)
+        return max(0.0, self.began - aware.timestamp())
+
+
+class Hands:
+    """Claims jobs for one worker, renews its lease on them, and gives them back.
+
+    Args:
+        connection: Of the worker.
+        worker: Its name in RQ.
+        lease_seconds: Another worker takes over what this one holds when it has been silent for so long.
+        worker_ttl_seconds: How long RQ remembers a worker that is silent.
+        interval_seconds: RQ's heartbeat interval.
+    """
+
+    def __init__(
+        self,
+        connection: redis.Redis,
+        worker: str,
+        lease_seconds: float,
+        worker_ttl_seconds: int,
+        interval_seconds: int,
+    ) -> None:
+        self._connection = connection
+        self._worker = worker
+        self._lease_seconds = lease_seconds
+        self._worker_ttl_seconds = worker_ttl_seconds
+        self._interval_seconds = interval_seconds
+        self._claim, self._renew, self._recover = (read_script(connection, n) for n in ("claim", "renew", "recover"))
+        self._claims = 0
+
+    def claim(self, queues: Sequence[str], wanted: int) -> tuple[list[Claim], list[str]]:
+        """Start up to `wanted` jobs, without waiting for any.
+
+        Args:
+            queues: Names, first served first; one claim in sixteen begins with a lower one.
+            wanted: How many.
+
+        Returns:
+            The jobs that were started, and what was on a queue without being a job: it is dropped.
+        """
+        self._claims += 1
+        names = self._in_turn(queues)
+        now = datetime.now(UTC)
+        executions = [uuid4().hex for _ in range(wanted)]
+        keys = [f"{RQ_KEY_PREFIX}:queue:{name}" for name in names]
+        arguments = [RQ_KEY_PREFIX, self._worker, wanted, *self._stamps(now), self._interval_seconds]
+        started, dropped = self._claim(
+            keys, [*arguments, self._lease_seconds, self._worker_ttl_seconds + 60, *executions]
+        )
+        claims = [
+            Claim(
+                job_id.decode(),
+                names[number - 1],
+                execution.decode(),
+                dict(zip(flat[::2], flat[1::2], strict=True)),
+                now.timestamp(),
+            )
+            for number, job_id, execution, flat in started
+        ]
+        return claims, [name.decode(errors="backslashreplace") for name in dropped]
+
+    def renew(self, claims: Iterable[Claim]) -> bool:
+        """Renew the lease, and RQ's heartbeats of some claims.
+
+        Returns:
+            Whether the lease had held until now; if not, another worker may have taken over.
+        """
+        flat = [part for claim in claims for part in (claim.job_id, claim.execution_id, claim.queue)]
+        head = [RQ_KEY_PREFIX, self._worker, self._lease_seconds, *self._stamps(datetime.now(UTC))]
+        return bool(self._renew((), [*head, self._worker_ttl_seconds + 60, self._interval_seconds, *flat]))
+
+    def give_back(self) -> list[str]:
+        """Put everything that is held back to the front of its queue; the ids of the jobs."""
+        return self._call_recover(self._worker, 0)
+
+    def recover_dead(self) -> dict[str, list[str]]:
+        """Put back what workers hold whose lease has run out.
+
+        Returns:
+            Names of the dead, and the ids of the jobs that each had.
+        """
+        seconds, microseconds = self._connection.time()
+        ended: Any = self._connection.zrangebyscore(LEASES, "-inf", seconds + microseconds / 1e6)
+        names = [name.decode() for name in ended if name.decode() != self._worker]
+        return {name: self._call_recover(name, 1) for name in names}
+
+    def sign_off(self) -> None:
+        """Say that this worker holds nothing any more, and will not."""
+        self._connection.zrem(LEASES, self._worker)
+
+    def _call_recover(self, worker: str, deaths: int) -> list[str]:
+        return [job_id.decode() for job_id in self._recover((), [RQ_KEY_PREFIX, worker, deaths]) or ()]
+
+    def _in_turn(self, queues: Sequence[str]) -> list[str]:
+        turn, place = divmod(self._claims, TURN)
+        if place or len(queues) < 2:  # noqa: PLR2004 - a lower one
+            return list(queues)
+        first = queues[1 + turn % (len(queues) - 1)]
+        return [first, *(name for name in queues if name != first)]
+
+    @staticmethod
+    def _stamps(now: datetime) -> tuple[float, str]:
+        return now.timestamp(), utcformat(now)

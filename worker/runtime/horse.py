@@ -1,0 +1,221 @@
+"""The horse: a long-lived child that holds the model and judges batches; RQ's word for the process that does the work.
+
+In: tasks over a socket from `stable`. Out: outcomes over the same, in order. It never ends a job, and dies with its
+worker. While one batch is in the encoder, the next is being fetched and decoded.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import logging
+import os
+import queue
+import signal
+import sys
+import threading
+import traceback
+import zlib
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+
+from worker import app as sluice
+from worker.connection import PatientBackoff, open_redis
+from worker.errors import JobError, JobInvalid, SluiceError
+from worker.jobs import MODERATE
+from worker.logs import configure_logging
+from worker.pipeline import Prepared, QueuedJob
+from worker.records import ModerationJob, Subject, Verdict
+from worker.runtime.wire import Outcome, Task, error_as_json, read_tasks, receive, send, send_outcomes
+from worker.settings import Settings
+
+log = logging.getLogger(__name__)
+
+_PR_SET_PDEATHSIG = 1
+#: Bytes of a job beside its image: content id, metadata, policy.
+_MAX_ENVELOPE_BYTES = 1024 * 1024
+
+
+@dataclass(slots=True)
+class _Batch:
+    """A batch between its two halves."""
+
+    tasks: list[Task]
+    #: What each task asks for; the error where it cannot be read.
+    jobs: list[QueuedJob[ModerationJob] | JobError]
+    #: The jobs that are judged, half done; the error that stopped the first half.
+    prepared: Prepared | Exception
+
+
+class Horse:
+    """Judges batches that arrive on a socket, until it closes.
+
+    Args:
+        app: What judges.
+        connection: To the worker.
+    """
+
+    def __init__(self, app: sluice.App, connection: Connection) -> None:
+        self._app = app
+        self._connection = connection
+        self._max_job_bytes = app.settings.image_max_bytes * 4 // 3 + _MAX_ENVELOPE_BYTES
+        self._received: queue.SimpleQueue[list[Task] | None] = queue.SimpleQueue()
+        self._prepared: queue.Queue[_Batch | None] = queue.Queue(maxsize=1)
+        #: What the memo knew since the last batch.
+        self._memo: Counter[tuple[str, str]] = Counter()
+
+    def run(self) -> None:
+        """Work until the worker is gone."""
+        for work in (self._receive, self._prepare):
+            threading.Thread(target=work, name=work.__name__, daemon=True).start()
+        while (batch := self._prepared.get()) is not None:
+            outcomes = self._judge(batch)
+            memo, self._memo = self._memo, Counter()
+            try:
+                send_outcomes(self._connection, outcomes, memo)
+            except OSError:
+                return
+
+    def _receive(self) -> None:
+        while True:
+            try:
+                header, blobs = receive(self._connection)
+            except (EOFError, OSError):
+                self._received.put(None)
+                return
+            self._received.put(read_tasks(header, blobs))
+
+    def _prepare(self) -> None:
+        while (tasks := self._received.get()) is not None:
+            self._prepared.put(self._begin(tasks))
+        self._prepared.put(None)
+
+    def _begin(self, tasks: list[Task]) -> _Batch:
+        jobs = [read_job(task, self._max_job_bytes) for task in tasks]
+        try:
+            return _Batch(tasks, jobs, self._app.pipeline.prepare(_judged(tasks, jobs)))
+        except Exception as error:  # a defect; told apart job by job in `_judge`
+            return _Batch(tasks, jobs, error)
+
+    def _judge(self, batch: _Batch) -> list[Outcome]:
+        judged = _judged(batch.tasks, batch.jobs)
+        try:
+            ends = iter(self._finish(batch.prepared))
+        except Exception as error:  # a defect that one image may have brought out: the others are judged without it
+            log.exception("a batch of %d failed; trying its halves", len(judged))
+            ends = iter(self._judge_halves(judged, error))
+        return [
+            self._outcome(task, job, job if isinstance(job, JobError) or task.reason else next(ends))
+            for task, job in zip(batch.tasks, batch.jobs, strict=True)
+        ]
+
+    def _finish(self, prepared: Prepared | Exception) -> Sequence[Verdict | Exception]:
+        if isinstance(prepared, Exception):
+            raise prepared
+        if not prepared.jobs:
+            return []
+        judged = self._app.pipeline.judge(prepared)
+        self._memo += judged.memo
+        return judged.outcomes
+
+    def _judge_halves(self, jobs: Sequence[QueuedJob[ModerationJob]], error: Exception) -> list[Verdict | Exception]:
+        if len(jobs) == 1:
+            return [error]
+        ends: list[Verdict | Exception] = []
+        for half in (jobs[: len(jobs) // 2], jobs[len(jobs) // 2 :]):
+            try:
+                ends += self._finish(self._app.pipeline.prepare(half))
+            except Exception as worse:
+                ends += self._judge_halves(half, worse)
+        return ends
+
+    def _outcome(
+        self, task: Task, job: QueuedJob[ModerationJob] | JobError, end: Verdict | BaseException | object
+    ) -> Outcome:
+        if isinstance(end, Verdict):
+            return Outcome(payload=end.to_json().encode())
+        error = end if isinstance(end, BaseException) else None
+        reason = task.reason or (error.reason if isinstance(error, JobError) else "internal_error")
+        subject = read_subject(task, self._max_job_bytes) if isinstance(job, JobError) else job.job
+        payload = b""
+        if subject is not None:
+            queued: QueuedJob[Subject] = QueuedJob(subject, task.job_id, task.queue_seconds)
+            payload = self._app.pipeline.unjudged(queued, reason).to_json().encode()
+        if error is not None and not isinstance(error, SluiceError):
+            error = RuntimeError("".join(traceback.format_exception(error)))
+        return Outcome(payload=payload, error=error)
+
+
+def _judged(
+    tasks: Sequence[Task], jobs: Sequence[QueuedJob[ModerationJob] | JobError]
+) -> list[QueuedJob[ModerationJob]]:
+    return [job for task, job in zip(tasks, jobs, strict=True) if task.reason is None and not isinstance(job, JobError)]
+
+
+def read_job(task: Task, max_bytes: int) -> QueuedJob[ModerationJob] | JobError:
+    """Read a job as RQ's JSON serializer wrote it; anything that it names is compared, never imported."""
+    try:
+        function, instance, arguments, keywords = _read_call(task.data, max_bytes)
+        if function != MODERATE or instance is not None or arguments or not isinstance(keywords, dict):
+            raise JobInvalid(f"this worker runs {MODERATE} with keyword arguments and nothing else")
+        return QueuedJob(ModerationJob.from_arguments(keywords), task.job_id, task.queue_seconds)
+    except JobError as error:
+        return error
+
+
+def read_subject(task: Task, max_bytes: int) -> Subject | None:
+    """Return what can be said of a job that is not valid."""
+    try:
+        _, _, _, keywords = _read_call(task.data, max_bytes)
+        return Subject.salvage(keywords)
+    except JobInvalid:
+        return None
+
+
+def _read_call(data: bytes, max_bytes: int) -> tuple[object, ...]:
+    try:
+        unpacker = zlib.decompressobj()
+        plain = unpacker.decompress(data, max_bytes) if data[:1] == b"\x78" else data
+        if unpacker.unconsumed_tail or len(plain) > max_bytes:
+            raise JobInvalid(f"invalid job: more than {max_bytes} bytes")
+        call = json.loads(plain)
+    except (ValueError, RecursionError, zlib.error) as error:
+        raise JobInvalid(f"invalid job: its data is not JSON ({type(error).__name__})") from error
+    if not isinstance(call, list) or len(call) != 4:  # noqa: PLR2004 - function, instance, args, kwargs
+        raise JobInvalid("invalid job: its data is not a call as RQ's JSON serializer writes it")
+    return tuple(call)
+
+
+def main() -> None:
+    """Load the model, say so, and work."""
+    # Signals come to the whole group of processes; the worker decides when its horse ends, and takes it along.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    _die_with_worker(int(sys.argv[2]))
+    connection = Connection(int(sys.argv[1]))
+    header, _ = receive(connection)
+    settings = Settings(**header["settings"])
+    configure_logging(settings)
+    try:
+        app = sluice.build(settings, open_redis(settings.redis_url, PatientBackoff()))
+        app.encoder.warm_up()
+    except SluiceError as error:
+        send(connection, {"failed": error_as_json(error)})
+        return
+    send(connection, {"ready": app.description()})
+    Horse(app, connection).run()
+    # The threads of torch and of the sources need no goodbye, and nobody waits for one.
+    os._exit(0)
+
+
+def _die_with_worker(worker_pid: int) -> None:
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != worker_pid:
+        os._exit(1)
+
+
+if __name__ == "__main__":
+    main()

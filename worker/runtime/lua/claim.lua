@@ -1,0 +1,75 @@
+-- Take jobs from queues and start them, all at once: there is no moment at which a crash could lose one.
+--
+-- KEYS: the queues, first served first.
+-- ARGV: 1 key prefix, 2 worker, 3 jobs wanted, 4 now (Unix), 5 now (as RQ writes it), 6 heartbeat interval,
+--       7 lease in seconds, 8 seconds that the worker's hash lives, 9.. ids of executions
+-- Returns {started, dropped}: {queue number, job id, execution id, the job's hash} each; ids that are no jobs.
+--
+-- Writes what rq.executions.prepare_execution and Worker.prepare_job_execution write. The queue is noted in
+-- `sluice:held:WORKER`: whatever a job's hash says, it belongs to the queue that it was taken from.
+local prefix, worker, wanted, now, now_text = ARGV[1], ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4]), ARGV[5]
+local interval, worker_ttl = tonumber(ARGV[6]), tonumber(ARGV[8])
+local worker_key, executions_key = prefix .. ':worker:' .. worker, prefix .. ':worker:' .. worker .. ':executions'
+local held_key = 'sluice:held:' .. worker
+local started, dropped, is_lone = {}, {}, false
+
+local function field(hash, name)
+    for i = 1, #hash, 2 do
+        if hash[i] == name then return hash[i + 1] end
+    end
+end
+
+local function start(number, queue, id, hash)
+    local execution = ARGV[9 + #started]
+    local member, timeout = id .. ':' .. execution, tonumber(field(hash, 'timeout') or '')
+    local ttl = 60 + math.floor((timeout and timeout > 0) and math.min(timeout, interval) or interval)
+    local execution_key, running_key = prefix .. ':execution:' .. member, prefix .. ':executions:' .. id
+    redis.call('HSET', execution_key, 'id', execution, 'job_id', id, 'created_at', ARGV[4], 'last_heartbeat', ARGV[4],
+        'worker_name', worker)
+    redis.call('EXPIRE', execution_key, ttl)
+    redis.call('ZADD', running_key, math.floor(now) + ttl + 60, execution)
+    redis.call('EXPIRE', running_key, ttl + 60)
+    redis.call('ZADD', prefix .. ':wip:' .. queue, math.floor(now) + ttl, member)
+    redis.call('SADD', executions_key, member)
+    redis.call('HSET', held_key, member, queue)
+    redis.call('HSET', prefix .. ':job:' .. id, 'status', 'started', 'started_at', now_text, 'last_heartbeat', now_text,
+        'worker_name', worker)
+    redis.call('PERSIST', prefix .. ':job:' .. id)
+    started[#started + 1] = {number, id, execution, hash}
+end
+
+-- A job that was held when a worker died runs alone, so that it takes no others with it where it is to blame.
+local function take(number, key)
+    local id = redis.call('LPOP', key)
+    local is_id = string.find(id, '^[%w_-]+$')
+    local hash = is_id and redis.pcall('HGETALL', prefix .. ':job:' .. id) or {}
+    if hash.err or not field(hash, 'data') then
+        -- A job that was deleted leaves its id behind; that is no news.
+        if hash.err or #hash > 0 or not is_id then dropped[#dropped + 1] = id end
+        return
+    end
+    is_lone = field(hash, 'sluice_deaths') ~= nil
+    if is_lone and #started > 0 then
+        redis.call('LPUSH', key, id)
+    else
+        start(number, string.sub(key, #prefix + 8), id, hash)
+    end
+end
+
+if redis.call('EXISTS', prefix .. ':suspended') == 1 then return {started, dropped} end
+local tries = wanted + 1000
+for number, key in ipairs(KEYS) do
+    local waiting = redis.call('LLEN', key)
+    while waiting > 0 and #started < wanted and not is_lone and tries > 0 do
+        waiting, tries = waiting - 1, tries - 1
+        take(number, key)
+    end
+end
+if #started > 0 then
+    local time = redis.call('TIME')
+    redis.call('ZADD', 'sluice:leases', tonumber(time[1]) + tonumber(time[2]) / 1e6 + tonumber(ARGV[7]), worker)
+    redis.call('EXPIRE', executions_key, worker_ttl)
+    redis.call('HSET', worker_key, 'state', 'busy', 'last_heartbeat', now_text)
+    redis.call('EXPIRE', worker_key, worker_ttl)
+end
+return {started, dropped}

@@ -1,0 +1,36 @@
+-- Put the jobs of a worker back to the front of their queues: of a dead one, or of one that gives its own back.
+--
+-- ARGV: 1 key prefix, 2 worker, 3 what each job's count of deaths grows by (0: the worker gives them back itself)
+-- Returns the ids of the jobs; nothing where the worker's lease holds.
+local prefix, worker, deaths = ARGV[1], ARGV[2], tonumber(ARGV[3])
+local time = redis.call('TIME')
+local lease = redis.call('ZSCORE', 'sluice:leases', worker)
+if deaths > 0 and lease and tonumber(lease) > tonumber(time[1]) + tonumber(time[2]) / 1e6 then return false end
+local worker_key, held_key, back = prefix .. ':worker:' .. worker, 'sluice:held:' .. worker, {}
+local held = redis.call('HGETALL', held_key)
+for at = 1, #held, 2 do
+    local member, queue = held[at], held[at + 1]
+    local id, execution = string.match(member, '^(.*):([^:]*)$')
+    local job_key = prefix .. ':job:' .. id
+    local was_held = redis.call('ZREM', prefix .. ':wip:' .. queue, member) == 1
+    local job = redis.call('HMGET', job_key, 'status', 'worker_name')
+    redis.call('DEL', prefix .. ':execution:' .. member)
+    redis.call('ZREM', prefix .. ':executions:' .. id, execution)
+    -- RQ's clean-up may have given the job up, without a verdict; then it has neither been retried nor ended.
+    if (was_held and job[1] == 'started') or (not was_held and job[1] == 'failed' and job[2] == worker) then
+        redis.call('ZREM', prefix .. ':failed:' .. queue, id)
+        redis.call('PERSIST', job_key)
+        redis.call('HSET', job_key, 'status', 'queued')
+        if deaths > 0 then redis.call('HINCRBY', job_key, 'sluice_deaths', deaths) end
+        redis.call('SADD', prefix .. ':queues', prefix .. ':queue:' .. queue)
+        redis.call('LPUSH', prefix .. ':queue:' .. queue, id)
+        back[#back + 1] = id
+    end
+end
+redis.call('DEL', held_key, worker_key .. ':executions')
+if deaths > 0 then
+    redis.call('ZREM', 'sluice:leases', worker)
+    redis.call('DEL', worker_key)
+    redis.call('SREM', prefix .. ':workers', worker_key)
+end
+return back
