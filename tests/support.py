@@ -136,13 +136,13 @@ def environment(settings: Mapping[str, object] | None = None, **variables: str) 
 
 
 def sluice(
-    *arguments: object, settings: Mapping[str, object] | None = None, **variables: str
+    *arguments: object, settings: Mapping[str, object] | None = None, directory: Path | None = None, **variables: str
 ) -> subprocess.CompletedProcess[str]:
-    """Run the installed command to its end, where no `.env` lies."""
+    """Run the installed command to its end; where no `.env` lies, unless in a directory that may hold one."""
     return subprocess.run(
         [SLUICE, *map(str, arguments)],
         env=environment(settings, **variables),
-        cwd=tempfile.gettempdir(),
+        cwd=directory or tempfile.gettempdir(),
         capture_output=True,
         text=True,
         timeout=PATIENCE_SECONDS,

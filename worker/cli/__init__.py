@@ -10,12 +10,14 @@ import argparse
 import gc
 import signal
 import sys
+import traceback
 from collections.abc import Sequence
+from typing import NoReturn
 
 from worker import __version__
 from worker.cli import demo, inspect, look, policy, queue, work
 from worker.cli.console import print_error
-from worker.errors import SluiceError
+from worker.errors import SluiceError, UsageError
 
 #: The groups, in the order of `--help`.
 _GROUPS = (demo, work, look, queue, policy, inspect)
@@ -41,9 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return int(options.run(options))
     except SluiceError as error:
-        if options.debug:
-            raise
-        print_error(error)
+        _explain(error, options.debug)
         return error.exit_code
     except KeyboardInterrupt:
         print("sluice: interrupted", file=sys.stderr)
@@ -52,15 +52,34 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # The reader of our output left (`| head`); Python would complain about it once more at exit.
         sys.stdout = None
         return 128 + signal.SIGPIPE
+    except Exception as error:
+        what = " ".join(f"{type(error).__name__}: {error}".split())
+        _explain(SluiceError(f"{what}; --debug shows where"), options.debug)
+        return SluiceError.exit_code
     finally:
         if arguments is None:
             # The process ends: without this, Python first looks through every object of torch, for a second or two.
             gc.freeze()
 
 
+def _explain(error: SluiceError, debug: bool) -> None:
+    if debug:
+        traceback.print_exc()
+    else:
+        print_error(error)
+
+
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong in one line; the commands' parsers are of this class too."""
+
+    def error(self, message: str) -> NoReturn:
+        """End with exit code 2."""
+        self.exit(UsageError.exit_code, f"sluice: {' '.join(message.split())}; see `{self.prog} --help`\n")
+
+
 def build_parser() -> argparse.ArgumentParser:
     """Return the parser with every command."""
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="sluice",
         description="Content moderation as a stream: RQ workers score uploads with CLIP against plain-word policies.",
         epilog=_EPILOG,

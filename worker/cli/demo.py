@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 import signal
 import subprocess
 import sys
@@ -49,7 +50,7 @@ def _demo(options: argparse.Namespace) -> int:
     settings = settings_of(options)
     console = Console()
     with ExitStack() as stack:
-        stack.enter_context(_sigterm_as_interrupt())
+        stack.enter_context(_signals_as_interrupt())
         if options.setting_redis_url:
             url = settings.redis_url
             require_redis(open_redis(url), mask_url(url))
@@ -59,7 +60,9 @@ def _demo(options: argparse.Namespace) -> int:
             console.print(f"1. Redis: {what} at {url}, for as long as this takes")
         metrics_port = free_port()
         worker, log = stack.enter_context(_worker(url, metrics_port))
-        console.print("2. worker: `sluice work --model builtin --policy demo`, loading its model meanwhile")
+        console.print(
+            "2. worker: `sluice work --model builtin --policy demo`, loading its model meanwhile", soft_wrap=True
+        )
         _show_verdicts(console, url, worker, log)
         _show_metrics(console, metrics_port)
     _show_next(console)
@@ -67,17 +70,20 @@ def _demo(options: argparse.Namespace) -> int:
 
 
 @contextmanager
-def _sigterm_as_interrupt() -> Iterator[None]:
-    """Clean up on SIGTERM as on Ctrl-C."""
+def _signals_as_interrupt() -> Iterator[None]:
+    """Clean up on SIGTERM, and when the terminal is closed, as on Ctrl-C."""
 
     def interrupt(signum: int, frame: FrameType | None) -> NoReturn:
         raise KeyboardInterrupt
 
-    before = signal.signal(signal.SIGTERM, interrupt)
+    # What `nohup` has set to be ignored stays so.
+    heard = [signum for signum in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(signum) != signal.SIG_IGN]
+    before = {signum: signal.signal(signum, interrupt) for signum in heard}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for signum, handler in before.items():
+            signal.signal(signum, handler)
 
 
 @contextmanager
@@ -138,11 +144,17 @@ def _show_metrics(console: Console, port: int) -> None:
 
 
 def _show_next(console: Console) -> None:
+    from worker.policy.registry import shipped_directory
+
+    # Where the commands below find the policy, unless they are typed in a checkout.
+    policies = "" if Path("policies/demo").is_dir() else f" --policies {shlex.quote(str(shipped_directory()))}"
     console.print(
         "\n5. your turn. The packaged model knows drawings, not photographs: it is for trying the tool, never for\n"
         "   moderating uploads. `sluice work` uses openai/clip-vit-base-patch32 unless told otherwise.\n\n"
-        "   sluice score DRAWING.png --model builtin --policy demo        one verdict, without a queue\n"
-        "   sluice policy show demo                                       what the verdicts above were judged by\n"
-        "   sluice doctor --model builtin                                 what a real set-up still lacks\n",
+        "   one verdict, without a queue:             "
+        f"sluice score DRAWING.png --model builtin --policy demo{policies}\n"
+        f"   what the verdicts above were judged by:   sluice policy show demo{policies}\n"
+        f"   what a real set-up still lacks:           sluice doctor --model builtin{policies}\n",
         highlight=False,
+        soft_wrap=True,
     )

