@@ -75,6 +75,10 @@ class EndingWorker(Worker):
         """Return what the job returns."""
         return json.loads(outcome.payload) if outcome.payload else None
 
+    def is_plain(self, outcome: Outcome) -> bool:
+        """Whether what the job returned is nothing but a value."""
+        return True
+
     def must_hear_of(self, error: BaseException | None) -> bool:
         """Whether somebody is to be told of a failure, so that RQ must write it."""
         return bool(self._exc_handlers) or isinstance(error, JobStopped) or self.disable_default_exception_handler

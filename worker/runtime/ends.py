@@ -95,6 +95,8 @@ class Ends:
         ttl = fields.get(b"result_ttl") or self._worker.default_result_ttl
         if any(fields.get(name) for name in _SPECIAL) or not _is_int(ttl) or int(ttl) == 0:
             return None
+        if not self._worker.is_plain(end.outcome):
+            return None
         value = b64encode(end.outcome.payload)
         head = ["S", claim.job_id, claim.execution_id, claim.queue, int(ttl), value]
         return [*head, claim.began, now.timestamp(), utcformat(now), *self._pushes(end)]
