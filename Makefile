@@ -5,12 +5,13 @@ BIN := $(VENV)/bin
 # A test that a machine cannot run (no Prometheus, no redis-server) says so and is skipped; CI has them all.
 PYTEST := $(BIN)/pytest
 
-.PHONY: help demo test check fmt bench install clean
+.PHONY: help demo test check conformance fmt bench install clean
 
 help:
 	@echo "make demo    see Sluice work, with a Redis and a model of its own"
 	@echo "make test    run all tests"
 	@echo "make check   what CI runs: format, lint, import contracts, types, tests"
+	@echo "make conformance  run RQ's own tests against the worker, beside the same run with RQ's worker"
 	@echo "make fmt     format and mend what can be mended"
 	@echo "make bench   measure; prints ratios, judges nothing"
 	@echo "make install make .venv with everything that development needs"
@@ -38,6 +39,10 @@ check: install
 	$(BIN)/lint-imports
 	$(BIN)/mypy
 	$(PYTEST)
+
+# Downloads RQ's source distribution; ten minutes. ARGS="--keep-baseline tests/test_retry.py" makes it shorter.
+conformance: install
+	$(BIN)/python -m tools.conformance $(ARGS)
 
 fmt: install
 	$(BIN)/ruff format .
