@@ -89,9 +89,7 @@ class BatchWorker(EndingWorker):
         self._held: dict[str, Claim] = {}
         self._next: list[Claim] = []
         self._jobs_left = float("inf")
-        self._hands = Hands(
-            self.connection, self.name, self.settings.recovery_seconds, self.worker_ttl, self.job_monitoring_interval
-        )
+        self._hands = Hands(self.connection, self.name, self.settings.recovery_seconds, self.job_monitoring_interval)
         self._ends = Ends(self)
         self._keeper: Keeper | None = None
         self._doorbell: Doorbell | None = None

@@ -91,7 +91,6 @@ class Hands:
         connection: Of the worker.
         worker: Its name in RQ.
         lease_seconds: Another worker takes over what this one holds when it has been silent for so long.
-        worker_ttl_seconds: How long RQ remembers a worker that is silent.
         interval_seconds: RQ's heartbeat interval.
     """
 
@@ -100,13 +99,11 @@ class Hands:
         connection: redis.Redis,
         worker: str,
         lease_seconds: float,
-        worker_ttl_seconds: int,
         interval_seconds: int,
     ) -> None:
         self._connection = connection
         self._worker = worker
         self._lease_seconds = lease_seconds
-        self._worker_ttl_seconds = worker_ttl_seconds
         self._interval_seconds = interval_seconds
         self._claim, self._renew, self._recover = (read_script(connection, n) for n in ("claim", "renew", "recover"))
         self._claims = 0
@@ -127,9 +124,7 @@ class Hands:
         executions = [uuid4().hex for _ in range(wanted)]
         keys = [f"{RQ_KEY_PREFIX}:queue:{name}" for name in names]
         arguments = [RQ_KEY_PREFIX, self._worker, wanted, *self._stamps(now), self._interval_seconds]
-        started, dropped = self._claim(
-            keys, [*arguments, self._lease_seconds, self._worker_ttl_seconds + 60, *executions]
-        )
+        started, dropped = self._claim(keys, [*arguments, self._lease_seconds, *executions])
         claims = [
             Claim(
                 job_id.decode(),
@@ -150,7 +145,7 @@ class Hands:
         """
         flat = [part for claim in claims for part in (claim.job_id, claim.execution_id, claim.queue)]
         head = [RQ_KEY_PREFIX, self._worker, self._lease_seconds, *self._stamps(datetime.now(UTC))]
-        return bool(self._renew((), [*head, self._worker_ttl_seconds + 60, self._interval_seconds, *flat]))
+        return bool(self._renew((), [*head, self._interval_seconds, *flat]))
 
     def give_back(self) -> list[str]:
         """Put everything that is held back to the front of its queue; the ids of the jobs."""

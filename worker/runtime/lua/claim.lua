@@ -2,13 +2,13 @@
 --
 -- KEYS: the queues, first served first.
 -- ARGV: 1 key prefix, 2 worker, 3 jobs wanted, 4 now (Unix), 5 now (as RQ writes it), 6 heartbeat interval,
---       7 lease in seconds, 8 seconds that the worker's hash lives, 9.. ids of executions
+--       7 lease in seconds, 8.. ids of executions
 -- Returns {started, dropped}: {queue number, job id, execution id, the job's hash} each; ids that are no jobs.
 --
 -- Writes what rq.executions.prepare_execution and Worker.prepare_job_execution write. The queue is noted in
 -- `sluice:held:WORKER`: whatever a job's hash says, it belongs to the queue that it was taken from.
 local prefix, worker, wanted, now, now_text = ARGV[1], ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4]), ARGV[5]
-local interval, worker_ttl = tonumber(ARGV[6]), tonumber(ARGV[8])
+local interval = tonumber(ARGV[6])
 local worker_key, executions_key = prefix .. ':worker:' .. worker, prefix .. ':worker:' .. worker .. ':executions'
 local held_key = 'sluice:held:' .. worker
 local started, dropped, is_lone = {}, {}, false
@@ -20,7 +20,7 @@ local function field(hash, name)
 end
 
 local function start(number, queue, id, hash)
-    local execution = ARGV[9 + #started]
+    local execution = ARGV[8 + #started]
     local member, timeout = id .. ':' .. execution, tonumber(field(hash, 'timeout') or '')
     local ttl = 60 + math.floor((timeout and timeout > 0) and math.min(timeout, interval) or interval)
     local execution_key, running_key = prefix .. ':execution:' .. member, prefix .. ':executions:' .. id
@@ -68,8 +68,8 @@ end
 if #started > 0 then
     local time = redis.call('TIME')
     redis.call('ZADD', 'sluice:leases', tonumber(time[1]) + tonumber(time[2]) / 1e6 + tonumber(ARGV[7]), worker)
-    redis.call('EXPIRE', executions_key, worker_ttl)
+    redis.call('EXPIRE', executions_key, interval + 60)
     redis.call('HSET', worker_key, 'state', 'busy', 'last_heartbeat', now_text)
-    redis.call('EXPIRE', worker_key, worker_ttl)
+    redis.call('EXPIRE', worker_key, interval + 60)
 end
 return {started, dropped}

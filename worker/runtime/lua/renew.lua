@@ -1,16 +1,16 @@
 -- Say that a worker and what it holds are alive. Nothing is made that was not there: an end may have come first.
 --
--- ARGV: 1 key prefix, 2 worker, 3 lease in seconds, 4 now (Unix), 5 now (as RQ writes it), 6 seconds that the worker's hash
---       lives, 7 heartbeat interval, 8.. job id, execution id and queue of each execution (none: the lease alone)
+-- ARGV: 1 key prefix, 2 worker, 3 lease in seconds, 4 now (Unix), 5 now (as RQ writes it), 6 heartbeat interval,
+--       7.. job id, execution id and queue of each execution (none: the lease alone)
 -- Returns 1 where the lease had held until now, else 0.
 local prefix, worker = ARGV[1], ARGV[2]
 local time = redis.call('TIME')
 local now_here = tonumber(time[1]) + tonumber(time[2]) / 1e6
 local lease = redis.call('ZSCORE', 'sluice:leases', worker)
 redis.call('ZADD', 'sluice:leases', now_here + tonumber(ARGV[3]), worker)
-local now, ttl = math.floor(tonumber(ARGV[4])), tonumber(ARGV[7]) + 60
-redis.call('EXPIRE', prefix .. ':worker:' .. worker .. ':executions', tonumber(ARGV[6]))
-for at = 8, #ARGV, 3 do
+local now, ttl = math.floor(tonumber(ARGV[4])), tonumber(ARGV[6]) + 60
+redis.call('EXPIRE', prefix .. ':worker:' .. worker .. ':executions', ttl)
+for at = 7, #ARGV, 3 do
     local id, execution, queue = ARGV[at], ARGV[at + 1], ARGV[at + 2]
     local member = id .. ':' .. execution
     local key = prefix .. ':execution:' .. member
