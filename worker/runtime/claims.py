@@ -13,7 +13,9 @@ from typing import Any
 from uuid import uuid4
 
 import redis
+from rq import Queue
 from rq.defaults import RQ_KEY_PREFIX
+from rq.job import Job
 from rq.utils import utcformat
 
 _SCRIPTS = Path(__file__).parent / "lua"
@@ -25,6 +27,15 @@ HELD_PREFIX = "sluice:held:"
 DEATHS = b"sluice_deaths"
 #: One claim in so many begins with a lower queue, in turn: the lower ones are never starved.
 TURN = 16
+
+
+#: What RQ's keys, its jobs' keys and its queues' keys start with.
+Prefixes = tuple[str, str, str]
+
+
+def prefixes_of(job_class: type[Job], queue_class: type[Queue]) -> Prefixes:
+    """Return what the scripts put before ids and names; classes of jobs and queues may have prefixes of their own."""
+    return RQ_KEY_PREFIX, job_class.redis_job_namespace_prefix, queue_class.redis_queue_namespace_prefix
 
 
 def read_script(connection: redis.Redis, name: str) -> Any:
@@ -60,9 +71,10 @@ class Claim:
         return datetime.fromtimestamp(self.began, UTC)
 
     @property
-    def is_lone(self) -> bool:
-        """Whether a worker died while it held this job: then it is claimed alone."""
-        return DEATHS in self.fields
+    def deaths(self) -> int:
+        """How many workers died while they held this job; after the first, it is claimed alone."""
+        count = self.fields.get(DEATHS, b"0")
+        return int(count) if count.isdigit() else 0
 
     @property
     def timeout_seconds(self) -> float:
@@ -92,6 +104,7 @@ class Hands:
         worker: Its name in RQ.
         lease_seconds: Another worker takes over what this one holds when it has been silent for so long.
         interval_seconds: RQ's heartbeat interval.
+        prefixes: See `prefixes_of`.
     """
 
     def __init__(
@@ -100,11 +113,13 @@ class Hands:
         worker: str,
         lease_seconds: float,
         interval_seconds: int,
+        prefixes: Prefixes,
     ) -> None:
         self._connection = connection
         self._worker = worker
         self._lease_seconds = lease_seconds
         self._interval_seconds = interval_seconds
+        self._prefixes = prefixes
         self._claim, self._renew, self._recover = (read_script(connection, n) for n in ("claim", "renew", "recover"))
         self._claims = 0
 
@@ -122,8 +137,8 @@ class Hands:
         names = self._in_turn(queues)
         now = datetime.now(UTC)
         executions = [uuid4().hex for _ in range(wanted)]
-        keys = [f"{RQ_KEY_PREFIX}:queue:{name}" for name in names]
-        arguments = [RQ_KEY_PREFIX, self._worker, wanted, *self._stamps(now), self._interval_seconds]
+        keys = [self._prefixes[2] + name for name in names]
+        arguments = [*self._prefixes, self._worker, wanted, *self._stamps(now), self._interval_seconds]
         started, dropped = self._claim(keys, [*arguments, self._lease_seconds, *executions])
         claims = [
             Claim(
@@ -144,7 +159,7 @@ class Hands:
             Whether the lease had held until now; if not, another worker may have taken over.
         """
         flat = [part for claim in claims for part in (claim.job_id, claim.execution_id, claim.queue)]
-        head = [RQ_KEY_PREFIX, self._worker, self._lease_seconds, *self._stamps(datetime.now(UTC))]
+        head = [*self._prefixes, self._worker, self._lease_seconds, *self._stamps(datetime.now(UTC))]
         return bool(self._renew((), [*head, self._interval_seconds, *flat]))
 
     def give_back(self) -> list[str]:
@@ -167,7 +182,7 @@ class Hands:
         self._connection.zrem(LEASES, self._worker)
 
     def _call_recover(self, worker: str, deaths: int) -> list[str]:
-        return [job_id.decode() for job_id in self._recover((), [RQ_KEY_PREFIX, worker, deaths]) or ()]
+        return [job_id.decode() for job_id in self._recover((), [*self._prefixes, worker, deaths]) or ()]
 
     def _in_turn(self, queues: Sequence[str]) -> list[str]:
         turn, place = divmod(self._claims, TURN)

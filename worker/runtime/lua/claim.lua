@@ -1,14 +1,15 @@
 -- Take jobs from queues and start them, all at once: there is no moment at which a crash could lose one.
 --
 -- KEYS: the queues, first served first.
--- ARGV: 1 key prefix, 2 worker, 3 jobs wanted, 4 now (Unix), 5 now (as RQ writes it), 6 heartbeat interval,
---       7 lease in seconds, 8.. ids of executions
+-- ARGV: 1..3 prefixes of keys, of jobs' keys and of queues' keys, 4 worker, 5 jobs wanted, 6 now (Unix),
+--       7 now (as RQ writes it), 8 heartbeat interval, 9 lease in seconds, 10.. ids of executions
 -- Returns {started, dropped}: {queue number, job id, execution id, the job's hash} each; ids that are no jobs.
 --
 -- Writes what rq.executions.prepare_execution and Worker.prepare_job_execution write. The queue is noted in
 -- `sluice:held:WORKER`: whatever a job's hash says, it belongs to the queue that it was taken from.
-local prefix, worker, wanted, now, now_text = ARGV[1], ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4]), ARGV[5]
-local interval = tonumber(ARGV[6])
+local prefix, job_prefix, queue_prefix = ARGV[1], ARGV[2], ARGV[3]
+local worker, wanted, now, now_text = ARGV[4], tonumber(ARGV[5]), tonumber(ARGV[6]), ARGV[7]
+local interval = tonumber(ARGV[8])
 local worker_key, executions_key = prefix .. ':worker:' .. worker, prefix .. ':worker:' .. worker .. ':executions'
 local held_key = 'sluice:held:' .. worker
 local started, dropped, is_lone = {}, {}, false
@@ -20,11 +21,11 @@ local function field(hash, name)
 end
 
 local function start(number, queue, id, hash)
-    local execution = ARGV[8 + #started]
+    local execution = ARGV[10 + #started]
     local member, timeout = id .. ':' .. execution, tonumber(field(hash, 'timeout') or '')
     local ttl = 60 + math.floor((timeout and timeout > 0) and math.min(timeout, interval) or interval)
     local execution_key, running_key = prefix .. ':execution:' .. member, prefix .. ':executions:' .. id
-    redis.call('HSET', execution_key, 'id', execution, 'job_id', id, 'created_at', ARGV[4], 'last_heartbeat', ARGV[4],
+    redis.call('HSET', execution_key, 'id', execution, 'job_id', id, 'created_at', ARGV[6], 'last_heartbeat', ARGV[6],
         'worker_name', worker)
     redis.call('EXPIRE', execution_key, ttl)
     redis.call('ZADD', running_key, math.floor(now) + ttl + 60, execution)
@@ -32,9 +33,9 @@ local function start(number, queue, id, hash)
     redis.call('ZADD', prefix .. ':wip:' .. queue, math.floor(now) + ttl, member)
     redis.call('SADD', executions_key, member)
     redis.call('HSET', held_key, member, queue)
-    redis.call('HSET', prefix .. ':job:' .. id, 'status', 'started', 'started_at', now_text, 'last_heartbeat', now_text,
+    redis.call('HSET', job_prefix .. id, 'status', 'started', 'started_at', now_text, 'last_heartbeat', now_text,
         'worker_name', worker)
-    redis.call('PERSIST', prefix .. ':job:' .. id)
+    redis.call('PERSIST', job_prefix .. id)
     started[#started + 1] = {number, id, execution, hash}
 end
 
@@ -42,7 +43,7 @@ end
 local function take(number, key)
     local id = redis.call('LPOP', key)
     local is_id = string.find(id, '^[%w_-]+$')
-    local hash = is_id and redis.pcall('HGETALL', prefix .. ':job:' .. id) or {}
+    local hash = is_id and redis.pcall('HGETALL', job_prefix .. id) or {}
     if hash.err or not field(hash, 'data') then
         -- A job that was deleted leaves its id behind; that is no news.
         if hash.err or #hash > 0 or not is_id then dropped[#dropped + 1] = id end
@@ -52,7 +53,7 @@ local function take(number, key)
     if is_lone and #started > 0 then
         redis.call('LPUSH', key, id)
     else
-        start(number, string.sub(key, #prefix + 8), id, hash)
+        start(number, string.sub(key, #queue_prefix + 1), id, hash)
     end
 end
 
@@ -67,7 +68,7 @@ for number, key in ipairs(KEYS) do
 end
 if #started > 0 then
     local time = redis.call('TIME')
-    redis.call('ZADD', 'sluice:leases', tonumber(time[1]) + tonumber(time[2]) / 1e6 + tonumber(ARGV[7]), worker)
+    redis.call('ZADD', 'sluice:leases', tonumber(time[1]) + tonumber(time[2]) / 1e6 + tonumber(ARGV[9]), worker)
     redis.call('EXPIRE', executions_key, interval + 60)
     redis.call('HSET', worker_key, 'state', 'busy', 'last_heartbeat', now_text)
     redis.call('EXPIRE', worker_key, interval + 60)
