@@ -129,7 +129,9 @@ class BatchWorker(EndingWorker):
         try:
             if self._held or self._next:
                 self.stable.kill()
-                log.warning("%d unfinished jobs go back to their queues", len(self._hands.give_back()))
+            # Asked of Redis: of a claim that was cut short it may know more than this process.
+            if back := self._hands.give_back():
+                log.warning("%d unfinished jobs go back to their queues", len(back))
             super().teardown()
             self._hands.sign_off()
         except redis.RedisError as error:

@@ -110,6 +110,8 @@ class Hands:
         self._interval_seconds = interval_seconds
         self._claim, self._renew, self._recover = (read_script(connection, n) for n in ("claim", "renew", "recover"))
         self._claims = 0
+        #: Ids of the executions of a claim whose answer has not come.
+        self._asked: list[str] = []
 
     def claim(self, queues: Sequence[str], wanted: int) -> tuple[list[Claim], list[str]]:
         """Start up to `wanted` jobs, without waiting for any.
@@ -124,12 +126,14 @@ class Hands:
         self._claims += 1
         names = self._in_turn(queues)
         now = datetime.now(UTC)
-        executions = [uuid4().hex for _ in range(wanted)]
+        # A claim whose answer was lost is made again, and answered again: else nobody would know of its jobs.
+        executions = self._asked = self._asked or [uuid4().hex for _ in range(wanted)]
         keys = [f"{RQ_KEY_PREFIX}:queue:{name}" for name in names]
-        arguments = [RQ_KEY_PREFIX, self._worker, wanted, *self._stamps(now), self._interval_seconds]
+        arguments = [RQ_KEY_PREFIX, self._worker, len(executions), *self._stamps(now), self._interval_seconds]
         started, dropped = self._claim(
             keys, [*arguments, self._lease_seconds, self._worker_ttl_seconds + 60, *executions]
         )
+        self._asked = []
         claims = [
             Claim(
                 job_id.decode(),

@@ -56,7 +56,23 @@ local function take(number, key)
     end
 end
 
-if redis.call('EXISTS', prefix .. ':suspended') == 1 then return {started, dropped} end
+-- Whether this claim was made before, and its answer lost on the way: then it is given again.
+local function is_repetition()
+    local asked, numbers = {}, {}
+    for at = 9, #ARGV do asked[ARGV[at]] = true end
+    for number, key in ipairs(KEYS) do numbers[string.sub(key, #prefix + 8)] = number end
+    local held = redis.call('HGETALL', held_key)
+    for at = 1, #held, 2 do
+        local id, execution = string.match(held[at], '^(.*):([^:]*)$')
+        if asked[execution] then
+            local hash = redis.call('HGETALL', prefix .. ':job:' .. id)
+            if field(hash, 'data') then started[#started + 1] = {numbers[held[at + 1]], id, execution, hash} end
+        end
+    end
+    return #started > 0
+end
+
+if is_repetition() or redis.call('EXISTS', prefix .. ':suspended') == 1 then return {started, dropped} end
 local tries = wanted + 1000
 for number, key in ipairs(KEYS) do
     local waiting = redis.call('LLEN', key)
