@@ -37,7 +37,8 @@ Ended = Callable[[Sequence[Claim], Sequence[Outcome], float], None]
 @dataclass(slots=True)
 class _Batch:
     claims: list[Claim]
-    #: On the monotonic clock: when it was handed over, and when the shortest time-out in it is over.
+    #: On the monotonic clock: when it was handed over, and when the shortest time-out in it is over, which begins when
+    #: the horse has no batch before it.
     began: float
     deadline: float
 
@@ -81,19 +82,21 @@ class Batches:
         """Wait a moment for the batch that was handed over first, and see to what went wrong."""
         self.turned = time.monotonic()
         first = self._in_hand[0]
-        deadline = min(batch.deadline for batch in self._in_hand)
         try:
-            outcomes = self._stable.collect(min(_TICK_SECONDS, deadline - time.monotonic()))
+            outcomes = self._stable.collect(min(_TICK_SECONDS, first.deadline - time.monotonic()))
         except HorseDied as error:
             self._after_death(error)
             return
         if outcomes is not None:
             self._in_hand.popleft()
+            if self._in_hand:
+                # What it waited for the one before it is not its own lateness.
+                self._in_hand[0].deadline = _deadline_of(self._in_hand[0].claims)
             self._end(first, outcomes)
         elif self._wanted_stopped():
             self._stable.kill()
             self._run_apart(self._without_stopped([batch.claims for batch in self._take_all()]))
-        elif time.monotonic() >= deadline:
+        elif time.monotonic() >= first.deadline:
             self._stable.kill()
             late, *others = self._take_all()
             log.warning("a batch of %d jobs took too long; its jobs are run apart", len(late.claims))
@@ -166,9 +169,12 @@ class Batches:
 
 
 def _new_batch(claims: Sequence[Claim]) -> _Batch:
-    now = time.monotonic()
+    return _Batch(list(claims), time.monotonic(), _deadline_of(claims))
+
+
+def _deadline_of(claims: Sequence[Claim]) -> float:
     timeouts = [claim.timeout_seconds if claim.error is None else _SAYING_SECONDS for claim in claims]
-    return _Batch(list(claims), now, now + min(timeouts))
+    return time.monotonic() + min(timeouts)
 
 
 def _halves(claims: list[Claim]) -> list[list[Claim]]:
