@@ -71,9 +71,9 @@ class Batches:
 
     def submit(self, claims: Sequence[Claim]) -> None:
         """Hand over a batch."""
+        self._open()
+        self._in_hand.append(_new_batch(claims))
         try:
-            self._stable.open()
-            self._in_hand.append(_new_batch(claims))
             self._stable.submit(claims)
         except HorseDied as error:
             self._after_death(error)
@@ -102,10 +102,30 @@ class Batches:
             log.warning("a batch of %d jobs took too long; its jobs are run apart", len(late.claims))
             self._run_apart([*_blame_late(late.claims), *(batch.claims for batch in others)])
 
+    def _open(self) -> None:
+        """Have a horse; one that dies while it loads its model is no job's fault.
+
+        Raises:
+            HorseDied: Again and again.
+        """
+        for _ in range(_BROKEN_DEATHS):
+            try:
+                self._stable.open()
+            except HorseDied as error:
+                log.warning("%s; trying again", error)
+                self.turned = time.monotonic()
+            else:
+                return
+        self._stable.open()
+
     def _after_death(self, error: HorseDied) -> None:
         batches = self._take_all()
         log.error("%s; its jobs are run apart", error)
-        self._run_apart([part for batch in batches for part in _blame_dead(batch.claims)])
+        if len(batches) == 1:
+            self._run_apart(_blame_dead(batches[0].claims))
+        else:
+            # Neither was alone.
+            self._run_apart([part for batch in batches for part in _halves(batch.claims) if part])
 
     def _take_all(self) -> list[_Batch]:
         batches = list(self._in_hand)
@@ -117,9 +137,9 @@ class Batches:
         waiting = deque(groups)
         while waiting:
             group = waiting.popleft()
+            self._open()
+            batch = _new_batch(group)
             try:
-                self._stable.open()
-                batch = _new_batch(group)
                 self._stable.submit(group)
                 outcomes = self._collect(batch)
             except HorseDied as error:
