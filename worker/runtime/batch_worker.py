@@ -26,8 +26,9 @@ from rq.suspension import is_suspended
 from rq.utils import now
 from rq.worker.base import WorkerStatus
 
+from worker.errors import WorkerKilled
 from worker.metrics import Metrics
-from worker.runtime.batches import Batches
+from worker.runtime.batches import LONE_DEATHS, Batches
 from worker.runtime.claims import HELD_PREFIX, Claim, Hands
 from worker.runtime.doorbell import Doorbell
 from worker.runtime.ending_worker import End, EndingWorker
@@ -211,10 +212,13 @@ class BatchWorker(EndingWorker):
         return claims
 
     def _claim_now(self, wanted: int) -> list[Claim]:
-        claims, dropped = self._hands.claim([queue.name for queue in self._ordered_queues], wanted)
+        names = [queue.name for queue in self._ordered_queues]
+        claims, dropped = self._hands.claim(names, wanted, len(self._held))
         for name in dropped:
             log.warning("dropped from a queue, because it is no job: %s", name)
         for claim in claims:
+            if claim.worker_deaths > LONE_DEATHS:
+                claim.error = WorkerKilled(f"{claim.worker_deaths} workers died while they held this job")
             self._hold(claim)
         if claims:
             self._state = WorkerStatus.BUSY
@@ -243,7 +247,8 @@ class BatchWorker(EndingWorker):
         claims, self._next = self._next or [self._adopt(job, queue)], []
         self.batches.submit(claims)
         while len(self.batches):
-            may_take = self.batches.has_place and not self._stop_requested and self._jobs_left > 0
+            may_take = self.batches.has_place and not claims[0].is_lone
+            may_take = may_take and not self._stop_requested and self._jobs_left > 0
             more = self._claim() if may_take and not self.should_run_maintenance_tasks else []
             if more:
                 self.batches.submit(more)

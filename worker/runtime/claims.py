@@ -65,6 +65,12 @@ class Claim:
         return DEATHS in self.fields
 
     @property
+    def worker_deaths(self) -> int:
+        """How many workers died while they held this job; with all but the first it was alone."""
+        count = self.fields.get(DEATHS, b"0")
+        return int(count) if count.isdigit() else 0
+
+    @property
     def timeout_seconds(self) -> float:
         """How long it may run; infinite where it says -1, or nothing that can be read."""
         try:
@@ -113,12 +119,13 @@ class Hands:
         #: Ids of the executions of a claim whose answer has not come.
         self._asked: list[str] = []
 
-    def claim(self, queues: Sequence[str], wanted: int) -> tuple[list[Claim], list[str]]:
+    def claim(self, queues: Sequence[str], wanted: int, held: int = 0) -> tuple[list[Claim], list[str]]:
         """Start up to `wanted` jobs, without waiting for any.
 
         Args:
             queues: Names, first served first; one claim in sixteen begins with a lower one.
             wanted: How many.
+            held: How many the worker has already; a job that is to run alone waits until there are none.
 
         Returns:
             The jobs that were started, and what was on a queue without being a job: it is dropped.
@@ -131,7 +138,7 @@ class Hands:
         keys = [f"{RQ_KEY_PREFIX}:queue:{name}" for name in names]
         arguments = [RQ_KEY_PREFIX, self._worker, len(executions), *self._stamps(now), self._interval_seconds]
         started, dropped = self._claim(
-            keys, [*arguments, self._lease_seconds, self._worker_ttl_seconds + 60, *executions]
+            keys, [*arguments, self._lease_seconds, self._worker_ttl_seconds + 60, held, *executions]
         )
         self._asked = []
         claims = [

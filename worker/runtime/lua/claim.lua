@@ -2,7 +2,8 @@
 --
 -- KEYS: the queues, first served first.
 -- ARGV: 1 key prefix, 2 worker, 3 jobs wanted, 4 now (Unix), 5 now (as RQ writes it), 6 heartbeat interval,
---       7 lease in seconds, 8 seconds that the worker's hash lives, 9.. ids of executions
+--       7 lease in seconds, 8 seconds that the worker's hash lives, 9 how many jobs the worker holds,
+--       10.. ids of executions
 -- Returns {started, dropped}: {queue number, job id, execution id, the job's hash} each; ids that are no jobs.
 --
 -- Writes what rq.executions.prepare_execution and Worker.prepare_job_execution write. The queue is noted in
@@ -20,7 +21,7 @@ local function field(hash, name)
 end
 
 local function start(number, queue, id, hash)
-    local execution = ARGV[9 + #started]
+    local execution = ARGV[10 + #started]
     local member, timeout = id .. ':' .. execution, tonumber(field(hash, 'timeout') or '')
     local ttl = 60 + math.floor((timeout and timeout > 0) and math.min(timeout, interval) or interval)
     local execution_key, running_key = prefix .. ':execution:' .. member, prefix .. ':executions:' .. id
@@ -38,7 +39,8 @@ local function start(number, queue, id, hash)
     started[#started + 1] = {number, id, execution, hash}
 end
 
--- A job that was held when a worker died runs alone, so that it takes no others with it where it is to blame.
+-- A job that was held when a worker died runs alone, with nothing else in the worker's hands: so it takes no others with
+-- it where it is to blame, and none is blamed for its neighbour.
 local function take(number, key)
     local id = redis.call('LPOP', key)
     local is_id = string.find(id, '^[%w_-]+$')
@@ -49,7 +51,7 @@ local function take(number, key)
         return
     end
     is_lone = field(hash, 'sluice_deaths') ~= nil
-    if is_lone and #started > 0 then
+    if is_lone and (#started > 0 or tonumber(ARGV[9]) > 0) then
         redis.call('LPUSH', key, id)
     else
         start(number, string.sub(key, #prefix + 8), id, hash)
@@ -59,7 +61,7 @@ end
 -- Whether this claim was made before, and its answer lost on the way: then it is given again.
 local function is_repetition()
     local asked, numbers = {}, {}
-    for at = 9, #ARGV do asked[ARGV[at]] = true end
+    for at = 10, #ARGV do asked[ARGV[at]] = true end
     for number, key in ipairs(KEYS) do numbers[string.sub(key, #prefix + 8)] = number end
     local held = redis.call('HGETALL', held_key)
     for at = 1, #held, 2 do
