@@ -160,8 +160,10 @@ class BatchWorker(EndingWorker):
         raise SystemExit(128 + signum)
 
     def heartbeat(self, timeout: int | None = None, pipeline: Transaction | None = None) -> None:
-        """Tell Redis that the worker lives; appear again where Redis came back without its data."""
-        if pipeline is None and self.birth_date and not self.connection.exists(self.key):
+        """Tell Redis that the worker lives; appear again where Redis, or another worker, has forgotten it."""
+        if pipeline is None and self.birth_date and not self.connection.hexists(self.key, "birth"):
+            # A claim or a state may have been written since another worker took this one for dead.
+            self.connection.delete(self.key)
             self.register_birth()
         super().heartbeat(timeout, pipeline)
 
