@@ -128,9 +128,9 @@ class BatchWorker(CommandedWorker):
         try:
             if self._held:
                 self.stable.kill()
-            # Also what a second signal interrupted between Redis' answer and ours.
-            if unfinished := self._hands.give_back():
-                log.warning("%d unfinished jobs go back to their queues", len(unfinished))
+            # Asked of Redis: of a claim that was cut short it may know more than this process.
+            if back := self._hands.give_back():
+                log.warning("%d unfinished jobs go back to their queues", len(back))
             super().teardown()
             self._hands.sign_off()
         except redis.RedisError as error:
@@ -158,8 +158,10 @@ class BatchWorker(CommandedWorker):
         raise SystemExit(128 + signum)
 
     def heartbeat(self, timeout: int | None = None, pipeline: Transaction | None = None) -> None:
-        """Tell Redis that the worker lives; appear again where Redis came back without its data."""
-        if pipeline is None and self.birth_date and not self.connection.exists(self.key):
+        """Tell Redis that the worker lives; appear again where Redis, or another worker, has forgotten it."""
+        if pipeline is None and self.birth_date and not self.connection.hexists(self.key, "birth"):
+            # A claim or a state may have been written since another worker took this one for dead.
+            self.connection.delete(self.key)
             self.register_birth()
         super().heartbeat(timeout, pipeline)
 
@@ -220,15 +222,14 @@ class BatchWorker(CommandedWorker):
         return self._claim_in_order(wanted)
 
     def _claim_in_order(self, wanted: int) -> list[Claim]:
-        claims, dropped = self._hands.claim([queue.name for queue in self._ordered_queues], wanted)
+        names = [queue.name for queue in self._ordered_queues]
+        claims, dropped = self._hands.claim(names, wanted, len(self._held))
         for name in dropped:
             log.warning("dropped from a queue, because it is no job: %s", name)
         for claim in claims:
-            self._hold(claim)
             if claim.deaths > LONE_DEATHS:
-                claim.error = WorkerKilled(
-                    f"{claim.deaths} workers died while they held this job, all but one it alone"
-                )
+                claim.error = WorkerKilled(f"{claim.deaths} workers died while they held this job")
+            self._hold(claim)
         if claims:
             self._state = WorkerStatus.BUSY
             self.reorder_queues(self.queue_of(claims[-1]))
@@ -256,7 +257,8 @@ class BatchWorker(CommandedWorker):
         claims, self._next = self._next or [self._adopt(job, queue)], []
         self.batches.submit(claims)
         while len(self.batches):
-            may_take = self.batches.has_place and not self._stop_requested and self._jobs_left > 0
+            may_take = self.batches.has_place and not claims[0].deaths
+            may_take = may_take and not self._stop_requested and self._jobs_left > 0
             self._note_shutdown()
             more = self._claim() if may_take and not self.should_run_maintenance_tasks else []
             if more:

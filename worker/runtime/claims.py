@@ -72,7 +72,7 @@ class Claim:
 
     @property
     def deaths(self) -> int:
-        """How many workers died while they held this job; after the first, it is claimed alone."""
+        """How many workers died while they held this job; after the first, it runs alone."""
         count = self.fields.get(DEATHS, b"0")
         return int(count) if count.isdigit() else 0
 
@@ -122,13 +122,16 @@ class Hands:
         self._prefixes = prefixes
         self._claim, self._renew, self._recover = (read_script(connection, n) for n in ("claim", "renew", "recover"))
         self._claims = 0
+        #: Ids of the executions of a claim whose answer has not come.
+        self._asked: list[str] = []
 
-    def claim(self, queues: Sequence[str], wanted: int) -> tuple[list[Claim], list[str]]:
+    def claim(self, queues: Sequence[str], wanted: int, held: int = 0) -> tuple[list[Claim], list[str]]:
         """Start up to `wanted` jobs, without waiting for any.
 
         Args:
             queues: Names, first served first; one claim in sixteen begins with a lower one.
             wanted: How many.
+            held: How many the worker has already; a job that is to run alone waits until there are none.
 
         Returns:
             The jobs that were started, and what was on a queue without being a job: it is dropped.
@@ -136,10 +139,12 @@ class Hands:
         self._claims += 1
         names = self._in_turn(queues)
         now = datetime.now(UTC)
-        executions = [uuid4().hex for _ in range(wanted)]
+        # A claim whose answer was lost is made again, and answered again: else nobody would know of its jobs.
+        executions = self._asked = self._asked or [uuid4().hex for _ in range(wanted)]
         keys = [self._prefixes[2] + name for name in names]
-        arguments = [*self._prefixes, self._worker, wanted, *self._stamps(now), self._interval_seconds]
-        started, dropped = self._claim(keys, [*arguments, self._lease_seconds, *executions])
+        arguments = [*self._prefixes, self._worker, len(executions), *self._stamps(now), self._interval_seconds]
+        started, dropped = self._claim(keys, [*arguments, self._lease_seconds, held, *executions])
+        self._asked = []
         claims = [
             Claim(
                 job_id.decode(),

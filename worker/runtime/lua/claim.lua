@@ -2,7 +2,8 @@
 --
 -- KEYS: the queues, first served first.
 -- ARGV: 1..3 prefixes of keys, of jobs' keys and of queues' keys, 4 worker, 5 jobs wanted, 6 now (Unix),
---       7 now (as RQ writes it), 8 heartbeat interval, 9 lease in seconds, 10.. ids of executions
+--       7 now (as RQ writes it), 8 heartbeat interval, 9 lease in seconds, 10 how many jobs the worker holds,
+--       11.. ids of executions
 -- Returns {started, dropped}: {queue number, job id, execution id, the job's hash} each; ids that are no jobs.
 --
 -- Writes what rq.executions.prepare_execution and Worker.prepare_job_execution write. The queue is noted in
@@ -21,7 +22,7 @@ local function field(hash, name)
 end
 
 local function start(number, queue, id, hash)
-    local execution = ARGV[10 + #started]
+    local execution = ARGV[11 + #started]
     local member, timeout = id .. ':' .. execution, tonumber(field(hash, 'timeout') or '')
     local ttl = 60 + math.floor((timeout and timeout > 0) and math.min(timeout, interval) or interval)
     local execution_key, running_key = prefix .. ':execution:' .. member, prefix .. ':executions:' .. id
@@ -39,7 +40,8 @@ local function start(number, queue, id, hash)
     started[#started + 1] = {number, id, execution, hash}
 end
 
--- A job that was held when a worker died runs alone, so that it takes no others with it where it is to blame.
+-- A job that was held when a worker died runs alone, with nothing else in the worker's hands: so it takes no others with
+-- it where it is to blame, and none is blamed for its neighbour.
 local function take(number, key)
     local id = redis.call('LPOP', key)
     local is_id = string.find(id, '^[%w_-]+$')
@@ -50,14 +52,30 @@ local function take(number, key)
         return
     end
     is_lone = field(hash, 'sluice_deaths') ~= nil
-    if is_lone and #started > 0 then
+    if is_lone and (#started > 0 or tonumber(ARGV[10]) > 0) then
         redis.call('LPUSH', key, id)
     else
         start(number, string.sub(key, #queue_prefix + 1), id, hash)
     end
 end
 
-if redis.call('EXISTS', prefix .. ':suspended') == 1 then return {started, dropped} end
+-- Whether this claim was made before, and its answer lost on the way: then it is given again.
+local function is_repetition()
+    local asked, numbers = {}, {}
+    for at = 11, #ARGV do asked[ARGV[at]] = true end
+    for number, key in ipairs(KEYS) do numbers[string.sub(key, #queue_prefix + 1)] = number end
+    local held = redis.call('HGETALL', held_key)
+    for at = 1, #held, 2 do
+        local id, execution = string.match(held[at], '^(.*):([^:]*)$')
+        if asked[execution] then
+            local hash = redis.call('HGETALL', job_prefix .. id)
+            if field(hash, 'data') then started[#started + 1] = {numbers[held[at + 1]], id, execution, hash} end
+        end
+    end
+    return #started > 0
+end
+
+if is_repetition() or redis.call('EXISTS', prefix .. ':suspended') == 1 then return {started, dropped} end
 local tries = wanted + 1000
 for number, key in ipairs(KEYS) do
     local waiting = redis.call('LLEN', key)
