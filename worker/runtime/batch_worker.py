@@ -265,6 +265,7 @@ class BatchWorker(CommandedWorker):
                 self.batches.submit(more)
             else:
                 self.batches.advance()
+        self._note_shutdown()
         self.set_state(WorkerStatus.IDLE)
 
     def _note_shutdown(self) -> None:
@@ -290,4 +291,5 @@ class BatchWorker(CommandedWorker):
         for claim in claims:
             self._held.pop(claim.execution_id, None)
             self.executions.pop(claim.execution_id, None)
-        observe_ends(self.metrics, written, time.perf_counter() - started)
+        counts = observe_ends(self.metrics, written, time.perf_counter() - started)
+        log.info("%d jobs in %.3f s: %s", len(claims), seconds, counts)
