@@ -90,6 +90,9 @@ class Settings(BaseSettings):
     uncalibrated: Literal["warn", "refuse"] = Field(
         "warn", description="a policy without calibration for the model: warn and count, or refuse its jobs"
     )
+    memo_ttl_seconds: int = Field(
+        86_400, ge=0, description="for how long an image that was seen is not embedded again; 0 remembers none"
+    )
     verdict_stream_maxlen: int = Field(100_000, ge=1, description="verdicts that the Redis stream keeps, about")
     log_format: Literal["console", "json"] = Field("console", description="console, or json: one object a line")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="what is logged")

@@ -6,6 +6,7 @@ sentences are new; the image tower never sees a sentence.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -67,6 +68,12 @@ class ClipEncoder:
     def name(self) -> str:
         """`id@revision`: what a policy's calibration is bound to."""
         return f"{self.id}@{self.revision}"
+
+    @property
+    def fingerprint(self) -> str:
+        """Name all that an image's embedding depends on beside its view, in hexadecimal digits."""
+        parts = (self.name, self.precision, self.preprocessing)
+        return hashlib.sha256(repr(parts).encode() + self._pixel_values.tobytes()).hexdigest()
 
     def warm_up(self) -> None:
         """Run both towers once, so that the first upload does not pay for it."""

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+import PIL
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from worker.errors import (
@@ -33,6 +34,8 @@ View = npt.NDArray[np.uint8]
 
 #: Longest side in pixels: what JPEG and WebP can hold, and no strip of 1 × 2³¹ pixels.
 MAX_SIDE = 16_383
+#: Names how files become views: the next number when the same file becomes another view.
+DECODING = f"1, Pillow {PIL.__version__}"
 #: Beyond this aspect ratio the resized image is never built whole: 1 × 16,383 pixels would become 224 × 3.6 million.
 _MAX_WHOLE_RESIZE_ASPECT = 8
 
