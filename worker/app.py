@@ -20,8 +20,9 @@ from worker.connection import PatientBackoff, open_redis
 from worker.encoder.clip import ClipEncoder, load_encoder
 from worker.encoder.memo import ImageMemo, TextMemo
 from worker.errors import JobError, PolicyMissing
-from worker.intake.decode import DECODING, Decoder, Limits, ViewSpec
+from worker.intake.decode import DECODING, Decoder, Limits
 from worker.intake.sources import FetchLimits, Sources
+from worker.intake.square import ViewSpec
 from worker.pipeline import Pipeline, QueuedJob
 from worker.policy.compiled import CompiledPolicy, compile_policy
 from worker.policy.registry import PolicySet, load_directory

@@ -17,7 +17,8 @@ import numpy as np
 
 from worker.encoder.memo import Remembered, rounded
 from worker.errors import JobError
-from worker.intake.decode import DecodedImage, View
+from worker.intake.decode import DecodedImage
+from worker.intake.square import View
 from worker.policy.compiled import Matrix
 from worker.records import ImageFacts, ImageRef
 

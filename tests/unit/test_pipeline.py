@@ -26,7 +26,8 @@ from worker.errors import (
     Uncalibrated,
     UnknownPolicy,
 )
-from worker.intake.decode import DecodedImage, View
+from worker.intake.decode import DecodedImage
+from worker.intake.square import View
 from worker.pipeline import Pipeline, QueuedJob
 from worker.policy.compiled import CompiledPolicy, Matrix, compile_policy
 from worker.policy.registry import PolicySet
