@@ -17,7 +17,8 @@ from typing import Any
 import redis
 
 from worker.connection import PatientBackoff, open_redis
-from worker.encoder.clip import ClipEncoder, load_encoder
+from worker.cores import usable_cores
+from worker.encoder.clip import ClipEncoder, load_encoder, use_threads
 from worker.encoder.memo import ImageMemo, TextMemo
 from worker.errors import JobError, PolicyMissing
 from worker.intake.decode import DECODING, Decoder, Limits
@@ -86,11 +87,13 @@ def build(settings: Settings, connection: redis.Redis | None) -> App:
         UsageError: The device or precision is not to be had.
     """
     policies = load_policies(settings)
+    threads = settings.threads or usable_cores()
+    use_threads(threads)
     encoder = load_encoder(
         settings.model, settings.model_revision, settings.device, settings.precision, settings.batch_size
     )
     sources = Sources(fetch_limits(settings), connection)
-    decoder = Decoder(decode_limits(settings), view_spec(encoder), threads=os.cpu_count() or 1)
+    decoder = Decoder(decode_limits(settings), view_spec(encoder), threads)
     compiled = CompiledPolicies(encoder)
     for policy, _ in policies.at_work():
         compiled(policy)

@@ -12,6 +12,7 @@ import torch
 from worker.encoder.packed import can_pack, fold_quick_gelu, pack
 from worker.errors import UsageError
 
+_PACKED = {"fp32", "bf16", "int8"}
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -50,7 +51,7 @@ def apply_precision(model: torch.nn.Module, precision: str, device: torch.device
     Source:
         PyTorch documentation, `torch.ao.quantization.quantize_dynamic`.
     """
-    is_packed = device.type == "cpu" and can_pack()
+    is_packed = device.type == "cpu" and precision in _PACKED and can_pack()
     if is_packed:
         fold_quick_gelu(model)
     ready = _quantise(model) if precision == "int8" else model.to(tower_dtype(precision))
