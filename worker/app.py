@@ -5,6 +5,7 @@ In: `Settings`. Out: an `App`. The only place that picks concrete classes, and t
 
 from __future__ import annotations
 
+import hashlib
 import os
 import socket
 import threading
@@ -16,10 +17,13 @@ from typing import Any
 import redis
 
 from worker.connection import PatientBackoff, open_redis
-from worker.encoder.clip import ClipEncoder, load_encoder
+from worker.cores import usable_cores
+from worker.encoder.clip import ClipEncoder, load_encoder, use_threads
+from worker.encoder.memo import ImageMemo, TextMemo
 from worker.errors import JobError, PolicyMissing
-from worker.intake.decode import Decoder, Limits, ViewSpec
+from worker.intake.decode import DECODING, Decoder, Limits
 from worker.intake.sources import FetchLimits, Sources
+from worker.intake.square import ViewSpec
 from worker.pipeline import Pipeline, QueuedJob
 from worker.policy.compiled import CompiledPolicy, compile_policy
 from worker.policy.registry import PolicySet, load_directory
@@ -27,6 +31,10 @@ from worker.policy.schema import Policy
 from worker.records import ModelStamp, ModerationJob, Verdict
 from worker.settings import Settings, load_settings
 from worker.sinks.stream import VerdictStream
+
+#: Longest wait for an answer of the memo.
+_MEMO_SECONDS = 2.0
+_FINGERPRINT_DIGITS = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,11 +87,13 @@ def build(settings: Settings, connection: redis.Redis | None) -> App:
         UsageError: The device or precision is not to be had.
     """
     policies = load_policies(settings)
+    threads = settings.threads or usable_cores()
+    use_threads(threads)
     encoder = load_encoder(
         settings.model, settings.model_revision, settings.device, settings.precision, settings.batch_size
     )
     sources = Sources(fetch_limits(settings), connection)
-    decoder = Decoder(decode_limits(settings), view_spec(encoder), threads=os.cpu_count() or 1)
+    decoder = Decoder(decode_limits(settings), view_spec(encoder), threads)
     compiled = CompiledPolicies(encoder)
     for policy, _ in policies.at_work():
         compiled(policy)
@@ -98,6 +108,8 @@ def build(settings: Settings, connection: redis.Redis | None) -> App:
         worker=f"{socket.gethostname()}.{os.getpid()}",
         refuse_uncalibrated=settings.uncalibrated == "refuse",
         fail_unreadable=settings.on_unreadable == "fail",
+        memo=image_memo(settings, encoder) if connection is not None else None,
+        text_counts=compiled.take_counts,
     )
     stream = VerdictStream(settings.verdict_stream_maxlen)
     return App(settings, encoder, policies, pipeline, stream, sources, decoder, connection)
@@ -139,8 +151,19 @@ def view_spec(encoder: ClipEncoder) -> ViewSpec:
     return ViewSpec(seen.shortest_edge, seen.crop, seen.resample)
 
 
+def image_memo(settings: Settings, encoder: ClipEncoder) -> ImageMemo | None:
+    """Return the memo of images under this encoder and these limits; None where the settings turn it off."""
+    if settings.memo_ttl_seconds == 0:
+        return None
+    # A connection of its own, without patience: what is not remembered in time is embedded again.
+    connection = open_redis(settings.redis_url, answer_seconds=_MEMO_SECONDS)
+    depends_on = (encoder.fingerprint, DECODING, view_spec(encoder), decode_limits(settings))
+    fingerprint = hashlib.sha256(repr(depends_on).encode()).hexdigest()[:_FINGERPRINT_DIGITS]
+    return ImageMemo(connection, fingerprint, encoder.dim, settings.memo_ttl_seconds)
+
+
 class CompiledPolicies:
-    """Compiles each policy version once.
+    """Compiles each policy version once, and embeds each sentence once; may be called in several threads.
 
     Args:
         encoder: Whose text tower embeds the sentences.
@@ -148,13 +171,15 @@ class CompiledPolicies:
 
     def __init__(self, encoder: ClipEncoder) -> None:
         self._encoder = encoder
+        self._embed_texts = TextMemo(encoder.embed_texts)
+        self.take_counts = self._embed_texts.take_counts
         self._by_digest: dict[str, CompiledPolicy] = {}
 
     def __call__(self, policy: Policy) -> CompiledPolicy:
         """Return the policy under this encoder."""
         if policy.digest not in self._by_digest:
             self._by_digest[policy.digest] = compile_policy(
-                policy, self._encoder.embed_texts, self._encoder.logit_scale, self._encoder.name
+                policy, self._embed_texts, self._encoder.logit_scale, self._encoder.name
             )
         return self._by_digest[policy.digest]
 

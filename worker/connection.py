@@ -45,19 +45,26 @@ class PatientBackoff(AbstractBackoff):
         return self
 
 
-def open_redis(url: str, backoff: PatientBackoff | None = None) -> redis.Redis:
+def open_redis(url: str, backoff: PatientBackoff | None = None, answer_seconds: float | None = None) -> redis.Redis:
     """Open a pool of connections; nothing is sent yet.
 
     Args:
         url: redis://, rediss:// or unix://.
         backoff: Wait and try again while Redis is away; None fails at once.
+        answer_seconds: Longest wait for an answer; None waits, as blocking reads must.
 
     Raises:
         UsageError: The URL cannot be read.
     """
     retry = Retry(backoff, _PATIENT_RETRIES) if backoff else Retry(NoBackoff(), 1)
     try:
-        return redis.Redis.from_url(url, retry=retry, socket_connect_timeout=5.0, health_check_interval=30)
+        return redis.Redis.from_url(
+            url,
+            retry=retry,
+            socket_connect_timeout=min(5.0, answer_seconds or 5.0),
+            socket_timeout=answer_seconds,
+            health_check_interval=30,
+        )
     except (ValueError, TypeError) as error:
         raise UsageError(f"SLUICE_REDIS_URL cannot be read: {error}") from error
 

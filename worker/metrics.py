@@ -19,6 +19,9 @@ STAGES = ("fetch", "decode", "embed", "score", "push")
 #: How a job ends.
 OUTCOMES = ("done", "rejected", "retried", "dead")
 
+#: Kind of what is remembered (image, text), and whether it was (hit, miss).
+MEMO_LABELS = ("kind", "result")
+
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
 _SCORES = (0.01, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99, 1.0)
 _IMAGES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
@@ -86,6 +89,9 @@ class Metrics:
             ["policy"],
             **made,
         )
+        self.memo = Counter(
+            "sluice_memo_total", "Images and sentences: known already (hit), or embedded (miss).", MEMO_LABELS, **made
+        )
         self.policy_info = Gauge(
             "sluice_policy_info", "Policy versions at work.", ["policy", "version", "role", "digest"], **made
         )
@@ -106,6 +112,9 @@ class Metrics:
             self.queue_wait_seconds.labels(queue)
         for stage in STAGES:
             self.stage_seconds.labels(stage)
+        for kind in ("image", "text"):
+            for result in ("hit", "miss"):
+                self.memo.labels(kind, result)
 
     def observe_verdict(self, verdict: Verdict) -> None:
         """Count a verdict and its categories, and its shadows."""
@@ -128,6 +137,11 @@ class Metrics:
         for stage in STAGES:
             if stage in timings_seconds:
                 self.stage_seconds.labels(stage).observe(timings_seconds[stage])
+
+    def observe_memo(self, counts: Mapping[tuple[str, str], int]) -> None:
+        """Count what the memo knew of a batch: `(kind, result)` → how often."""
+        for (kind, result), times in counts.items():
+            self.memo.labels(kind, result).inc(times)
 
     def _observe_categories(self, policy: str, role: str, categories: Mapping[str, CategoryVerdict]) -> None:
         for name, found in categories.items():

@@ -16,7 +16,6 @@ from typing import Generic, Literal, TypeVar
 import numpy as np
 
 from worker.errors import ImageRejected, JobError, Uncalibrated
-from worker.intake.decode import DecodedImage
 from worker.policy.compiled import CompiledPolicy, Matrix
 from worker.policy.registry import PolicySet
 from worker.policy.schema import Policy
@@ -31,10 +30,24 @@ from worker.records import (
     verdict_id,
 )
 from worker.scoring import score
-from worker.stages import Decodes, Embeds, Fetches, follow, timed
+from worker.stages import (
+    Decodes,
+    Embeds,
+    Fetches,
+    Remembers,
+    SeenImage,
+    decode_once,
+    embed_once,
+    follow,
+    remember,
+    timed,
+)
 from worker.verdict import Decision, decide, stamp
 
 log = logging.getLogger(__name__)
+
+#: `(kind, result)` as in the labels of `sluice_memo_total` → how often.
+MemoCounts = Counter[tuple[str, str]]
 
 S_co = TypeVar("S_co", bound=Subject, covariant=True)
 
@@ -57,8 +70,8 @@ class Prepared:
     jobs: tuple[QueuedJob[ModerationJob], ...]
     #: As they were when the batch began; a change of policies does not reach a batch on its way.
     policies: PolicySet
-    #: One for each job.
-    images: tuple[DecodedImage | JobError, ...]
+    #: One for each job; jobs with the same bytes share one.
+    images: tuple[SeenImage | JobError, ...]
     #: Stage → how long it took.
     seconds: Mapping[str, float]
 
@@ -69,8 +82,8 @@ class Judged:
 
     #: One for each job.
     outcomes: list[Verdict | JobError]
-    #: What was found in the memo: `(kind, result)`, each as in the labels of `sluice_memo_total`, → how often.
-    memo: Counter[tuple[str, str]]
+    #: What did not have to be embedded, and what had: the batch's images, and the sentences since the last batch.
+    memo: MemoCounts
 
 
 @dataclass(slots=True)
@@ -92,6 +105,10 @@ class Pipeline:
     worker: str
     refuse_uncalibrated: bool = False
     fail_unreadable: bool = False
+    #: Images that were embedded before; None remembers nothing.
+    memo: Remembers | None = None
+    #: Takes the counts of the memo of sentences.
+    text_counts: Callable[[], MemoCounts] = Counter
 
     def run(self, jobs: Sequence[QueuedJob[ModerationJob]]) -> list[Verdict | JobError]:
         """Judge a batch.
@@ -120,7 +137,7 @@ class Pipeline:
         with timed("fetch", seconds):
             files = follow(chosen, lambda at, _: self.sources.fetch([jobs[i].job.image for i in at]))
         with timed("decode", seconds):
-            images = follow(files, lambda _, some: self.decode(some))
+            images = follow(files, lambda _, some: decode_once(some, self.decode, self.memo))
         return Prepared(tuple(jobs), policies, tuple(images), seconds)
 
     def judge(self, prepared: Prepared) -> Judged:
@@ -134,14 +151,16 @@ class Pipeline:
         """
         seconds = dict(prepared.seconds)
         with timed("embed", seconds):
-            embeddings = follow(prepared.images, lambda _, some: self._embed(some))
+            embeddings = follow(prepared.images, lambda _, some: embed_once(some, self.encoder, self.memo))
         with timed("score", seconds):
             decisions = follow(embeddings, lambda at, some: self._decide(prepared, at, some))
         outcomes = [
             self._end(queued, image, decision, prepared.policies, seconds)
             for queued, image, decision in zip(prepared.jobs, prepared.images, decisions, strict=True)
         ]
-        return Judged(outcomes, Counter())
+        new = remember(prepared.images, embeddings, self.memo)
+        seen = sum(not isinstance(image, JobError) for image in prepared.images)
+        return Judged(outcomes, self.text_counts() + Counter({("image", "hit"): seen - new, ("image", "miss"): new}))
 
     def unjudged(self, queued: QueuedJob[Subject], reason: str) -> Verdict:
         """Return the `review` verdict of a job whose image was not judged.
@@ -177,14 +196,6 @@ class Pipeline:
             return Uncalibrated(f"{policy.ref} has no calibration for {model}; add one or set SLUICE_UNCALIBRATED=warn")
         return policy
 
-    def _embed(self, images: Sequence[DecodedImage]) -> list[Matrix]:
-        """Embed all views of all images at once; `(views, dim)` for each image."""
-        embeddings = self.encoder.embed_images([view for image in images for view in image.views])
-        ends = np.cumsum([len(image.views) for image in images])
-        if len(embeddings) != ends[-1]:
-            raise ValueError(f"the encoder made {len(embeddings)} embeddings of {ends[-1]} views")
-        return np.split(embeddings, ends[:-1])
-
     def _decide(
         self, prepared: Prepared, at: Sequence[int], embeddings: Sequence[Matrix]
     ) -> list[tuple[CompiledPolicy, Decision, list[ShadowVerdict]]]:
@@ -215,7 +226,7 @@ class Pipeline:
     def _end(
         self,
         queued: QueuedJob[Subject],
-        image: DecodedImage | JobError,
+        image: SeenImage | JobError,
         decided: tuple[CompiledPolicy, Decision, list[ShadowVerdict]] | JobError,
         policies: PolicySet,
         seconds: dict[str, float],
@@ -247,7 +258,7 @@ class Pipeline:
         decision: Decision,
         *,
         reason: str | None = None,
-        image: DecodedImage | None = None,
+        image: SeenImage | None = None,
         shadow: Sequence[ShadowVerdict] = (),
         seconds: dict[str, float] | None = None,
     ) -> Verdict:

@@ -71,6 +71,9 @@ class Settings(BaseSettings):
         allow_inf_nan=False,
         description="a worker silent for so long is dead: others run its jobs",
     )
+    threads: int = Field(
+        0, ge=0, le=1024, description="threads that embed, and threads that decode; 0: the cores this process may use"
+    )
     policies: str = Field("policies", min_length=1, description="the directory of policies")
     policy: str = Field("default", min_length=1, description="the policy of jobs that name none: ID or ID@VERSION")
     metrics_port: int = Field(9108, ge=0, le=65535, description="/metrics, /livez and /readyz; 0 turns them off")
@@ -89,6 +92,9 @@ class Settings(BaseSettings):
     )
     uncalibrated: Literal["warn", "refuse"] = Field(
         "warn", description="a policy without calibration for the model: warn and count, or refuse its jobs"
+    )
+    memo_ttl_seconds: int = Field(
+        86_400, ge=0, description="for how long an image that was seen is not embedded again; 0 remembers none"
     )
     verdict_stream_maxlen: int = Field(100_000, ge=1, description="verdicts that the Redis stream keeps, about")
     log_format: Literal["console", "json"] = Field("console", description="console, or json: one object a line")

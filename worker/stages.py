@@ -6,18 +6,34 @@ Nothing here knows which stages there are.
 
 from __future__ import annotations
 
+import hashlib
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
+import numpy as np
+
+from worker.encoder.memo import Remembered, rounded
 from worker.errors import JobError
-from worker.intake.decode import DecodedImage, View
+from worker.intake.decode import DecodedImage
+from worker.intake.square import View
 from worker.policy.compiled import Matrix
-from worker.records import ImageRef
+from worker.records import ImageFacts, ImageRef
 
 A = TypeVar("A")
 B = TypeVar("B")
+
+
+@dataclass(frozen=True, slots=True)
+class SeenImage:
+    """An image on its way: with views, or with the embeddings that were remembered of it."""
+
+    facts: ImageFacts
+    views: tuple[View, ...]
+    #: `(views, dim)`; None when it is to be embedded.
+    remembered: Matrix | None
 
 
 class Fetches(Protocol):
@@ -41,6 +57,16 @@ class Embeds(Protocol):
         """Embed n views to `(n, dim)`; same order."""
 
 
+class Remembers(Protocol):
+    """Digests of files → what was embedded of them before."""
+
+    def recall(self, digests: Sequence[str]) -> Sequence[Remembered | None]:
+        """Look up; same length, same order; None for a miss."""
+
+    def remember(self, images: Sequence[Remembered]) -> None:
+        """Store."""
+
+
 def follow(
     before: Sequence[A | JobError], stage: Callable[[list[int], list[A]], Sequence[B | JobError]]
 ) -> list[B | JobError]:
@@ -58,6 +84,75 @@ def follow(
     # Strict: a stage that dropped an image would give every later one its neighbour's verdict.
     after = dict(zip(at, stage(at, going) if going else (), strict=True))
     return [item if isinstance(item, JobError) else after[place] for place, item in enumerate(before)]
+
+
+def decode_once(files: Sequence[bytes], decode: Decodes, memo: Remembers | None) -> list[SeenImage | JobError]:
+    """Decode what is neither remembered nor there twice.
+
+    Args:
+        files: Of one batch.
+        decode: The decoder; sees each new file once.
+        memo: What is known already; None knows nothing.
+
+    Returns:
+        Same length, same order; files with the same bytes share one image.
+    """
+    digests = [hashlib.sha256(data).hexdigest() for data in files]
+    distinct = dict(zip(digests, files, strict=True))
+    known = memo.recall(list(distinct)) if memo else [None] * len(distinct)
+    found: dict[str, SeenImage | JobError] = {
+        digest: SeenImage(image.facts, (), image.embeddings)
+        for digest, image in zip(distinct, known, strict=True)
+        if image is not None
+    }
+    new = [digest for digest in distinct if digest not in found]
+    decoded = decode([distinct[digest] for digest in new]) if new else ()
+    for digest, image in zip(new, decoded, strict=True):
+        found[digest] = image if isinstance(image, JobError) else SeenImage(image.facts, image.views, None)
+    return [found[digest] for digest in digests]
+
+
+def embed_once(images: Sequence[SeenImage], encoder: Embeds, memo: Remembers | None) -> list[Matrix]:
+    """Embed all views of all new images at once, each image once.
+
+    Args:
+        images: Of one batch.
+        encoder: The encoder.
+        memo: Whether it will be remembered: then it is rounded at once, for a repeat must score as the first did.
+
+    Returns:
+        `(views, dim)` for each image; same length, same order.
+
+    Raises:
+        ValueError: The encoder returned more or fewer rows than it was given views.
+    """
+    new = {image.facts.sha256: image for image in images if image.remembered is None}
+    found: dict[str, Matrix] = {}
+    if new:
+        embeddings = encoder.embed_images([view for image in new.values() for view in image.views])
+        ends = np.cumsum([len(image.views) for image in new.values()])
+        if len(embeddings) != ends[-1]:
+            raise ValueError(f"the encoder made {len(embeddings)} embeddings of {ends[-1]} views")
+        found = dict(zip(new, np.split(rounded(embeddings) if memo else embeddings, ends[:-1]), strict=True))
+    return [found[image.facts.sha256] if image.remembered is None else image.remembered for image in images]
+
+
+def remember(
+    images: Sequence[SeenImage | JobError], embeddings: Sequence[Matrix | JobError], memo: Remembers | None
+) -> int:
+    """Remember what was embedded.
+
+    Returns:
+        How many images of the batch that were, each counted once.
+    """
+    new = {
+        image.facts.sha256: Remembered(image.facts, embedding)
+        for image, embedding in zip(images, embeddings, strict=True)
+        if isinstance(image, SeenImage) and image.remembered is None and not isinstance(embedding, JobError)
+    }
+    if memo and new:
+        memo.remember(list(new.values()))
+    return len(new)
 
 
 @contextmanager

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
+from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 
+from worker.encoder.memo import Remembered
 from worker.errors import (
     REASONS,
     AddressRefused,
@@ -26,7 +29,8 @@ from worker.errors import (
     Uncalibrated,
     UnknownPolicy,
 )
-from worker.intake.decode import DecodedImage, View
+from worker.intake.decode import DecodedImage
+from worker.intake.square import View
 from worker.pipeline import Pipeline, QueuedJob
 from worker.policy.compiled import CompiledPolicy, Matrix, compile_policy
 from worker.policy.registry import PolicySet
@@ -458,3 +462,101 @@ def test_judging_a_prepared_batch_again_says_the_same_and_carries_the_times_of_b
     assert (first.verdict_id, first.categories) == (again.verdict_id, again.categories)
     assert list(prepared.seconds) == ["fetch", "decode"]
     assert first.timings_seconds["decode"] == prepared.seconds["decode"]
+
+
+# -- what was seen before --------------------------------------------------------------------------------------------
+
+
+class FakeMemo:
+    """Remembers in a dict."""
+
+    def __init__(self) -> None:
+        self.images: dict[str, Remembered] = {}
+        self.asked = 0
+
+    def recall(self, digests: Sequence[str]) -> list[Remembered | None]:
+        self.asked += 1
+        return [self.images.get(digest) for digest in digests]
+
+    def remember(self, images: Sequence[Remembered]) -> None:
+        self.images |= {image.facts.sha256: image for image in images}
+
+
+class CountingDecoder:
+    """Decodes as `fake_decode`, under the digest of the bytes, and notes what it saw."""
+
+    def __init__(self) -> None:
+        self.seen: list[str] = []
+
+    def __call__(self, files: Sequence[bytes]) -> list[DecodedImage | JobError]:
+        self.seen += [data.decode() for data in files]
+        return [
+            image
+            if isinstance(image, JobError)
+            else DecodedImage(image.facts.model_copy(update={"sha256": hashlib.sha256(data).hexdigest()}), image.views)
+            for data, image in zip(files, fake_decode(files), strict=True)
+        ]
+
+
+def test_an_image_that_was_seen_is_neither_decoded_nor_embedded_again_and_scores_the_same() -> None:
+    encoder, decoder = FakeEncoder(), CountingDecoder()
+    line = pipeline(encoder=encoder)
+    line.decode, line.memo = decoder, FakeMemo()
+    first = line.judge(line.prepare([job("gun+food"), job("ImageTruncated")]))
+    again = line.judge(line.prepare([job("gun+food", "again"), job("ImageTruncated"), job("pills")]))
+    assert decoder.seen == ["gun+food", "ImageTruncated", "ImageTruncated", "pills"]
+    assert encoder.batches == [2, 1]
+    before, after = judged(first.outcomes[0]), judged(again.outcomes[0])
+    assert (before.categories, before.image, before.action) == (after.categories, after.image, after.action)
+    assert after.content_id == "again"
+    assert dict(first.memo) == {("image", "miss"): 1}
+    assert dict(again.memo) == {("image", "hit"): 1, ("image", "miss"): 1}
+
+
+def test_a_batch_of_known_images_does_not_touch_the_encoder() -> None:
+    encoder = FakeEncoder()
+    line = pipeline(encoder=encoder)
+    line.decode, line.memo = CountingDecoder(), FakeMemo()
+    line.run([job("gun")])
+    assert [judged(outcome).action for outcome in line.run([job("gun"), job("gun", "other")])] == ["block", "block"]
+    assert encoder.batches == [1]
+
+
+@pytest.mark.parametrize("remembering", [False, True])
+def test_an_image_that_is_twice_in_a_batch_is_looked_at_once(remembering: bool) -> None:
+    encoder, decoder = FakeEncoder(), CountingDecoder()
+    line = pipeline(encoder=encoder)
+    line.decode, line.memo = decoder, FakeMemo() if remembering else None
+    seen = ["gun", "food+pills", "gun", "ImageTruncated", "food+pills", "gun", "ImageTruncated"]
+    done = line.judge(line.prepare([job(thing, f"upload-{place}") for place, thing in enumerate(seen)]))
+    assert decoder.seen == ["gun", "food+pills", "ImageTruncated"]
+    assert encoder.batches == [3]
+    verdicts = [judged(outcome) for outcome in done.outcomes]
+    assert [verdict.content_id for verdict in verdicts] == [f"upload-{place}" for place in range(7)]
+    assert [verdict.reason or verdict.action for verdict in verdicts] == [
+        "block", "review", "block", "image_truncated", "review", "block", "image_truncated",
+    ]  # fmt: skip
+    assert dict(done.memo) == {("image", "hit"): 3, ("image", "miss"): 2}
+
+
+def test_what_could_not_be_judged_is_not_remembered() -> None:
+    line = pipeline()
+    memo = FakeMemo()
+    line.decode, line.memo = CountingDecoder(), memo
+    line.run([job("ImageTruncated"), job("SourceRefused"), job("food", policy="nobody")])
+    assert memo.images == {}
+
+
+def test_the_memo_is_asked_once_for_a_batch() -> None:
+    line = pipeline()
+    memo = FakeMemo()
+    line.decode, line.memo = CountingDecoder(), memo
+    line.run([job(thing) for thing in ("gun", "food", "pills")])
+    assert memo.asked == 1
+
+
+def test_sentences_that_were_embedded_since_the_last_batch_are_counted_with_it() -> None:
+    line = pipeline()
+    line.text_counts = iter([Counter({("text", "miss"): 4}), Counter[tuple[str, str]]()]).__next__
+    assert dict(line.judge(line.prepare([job("gun")])).memo) == {("text", "miss"): 4, ("image", "miss"): 1}
+    assert dict(line.judge(line.prepare([job("gun")])).memo) == {("image", "miss"): 1}

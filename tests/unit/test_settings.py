@@ -21,6 +21,7 @@ DEFAULTS: dict[str, Any] = {
     "device": "auto",
     "precision": "auto",
     "batch_size": 32,
+    "threads": 0,
     "batch_wait_seconds": 0.005,
     "policies": "policies",
     "policy": "default",

@@ -23,7 +23,8 @@ from PIL import Image
 from worker.app import decode_limits, view_spec
 from worker.client import Moderation
 from worker.encoder.clip import ClipEncoder, load_encoder
-from worker.intake.decode import View, decode
+from worker.intake.decode import decode
+from worker.intake.square import View
 from worker.settings import PREFIX, Settings
 
 _STREAM = "sluice:verdicts"

@@ -6,6 +6,7 @@ sentences are new; the image tower never sees a sentence.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -59,7 +60,7 @@ class ClipEncoder:
         # Read in fp32, whatever the precision: 100 would become 99 in bf16, and scores with it.
         self.logit_scale = float(checkpoint.model.logit_scale.detach().float().exp())
         self.dim = int(config.projection_dim)
-        self._model: Any = apply_precision(checkpoint.model, precision).to(device)
+        self._model: Any = apply_precision(checkpoint.model, precision, device)
         self._dtype = tower_dtype(precision)
         self._levels = torch.from_numpy(self._pixel_values).to(device, self._dtype)
 
@@ -67,6 +68,12 @@ class ClipEncoder:
     def name(self) -> str:
         """`id@revision`: what a policy's calibration is bound to."""
         return f"{self.id}@{self.revision}"
+
+    @property
+    def fingerprint(self) -> str:
+        """Name all that an image's embedding depends on beside its view, in hexadecimal digits."""
+        parts = (self.name, self.precision, self.preprocessing)
+        return hashlib.sha256(repr(parts).encode() + self._pixel_values.tobytes()).hexdigest()
 
     def warm_up(self) -> None:
         """Run both towers once, so that the first upload does not pay for it."""
@@ -139,8 +146,38 @@ class ClipEncoder:
         Returns:
             `(n, 3, crop, crop)` on the device, in the towers' dtype.
         """
-        squares = torch.from_numpy(np.stack(views)).to(self.device).permute(0, 3, 1, 2).long()
-        return torch.stack([self._levels[channel][squares[:, channel]] for channel in range(3)], dim=1)
+        if self.device.type == "cpu":
+            return look_up(views, self._pixel_values).to(self._dtype)
+        return look_up_on_device(views, self._levels)
+
+
+def look_up(views: Sequence[View], table: Matrix) -> torch.Tensor:
+    """Look pixels up with numpy, which needs no 64-bit copies of them: 20 times as fast as torch on a CPU.
+
+    Args:
+        views: n RGB squares, uint8.
+        table: `(3, 256)` float32: what each level of each channel becomes.
+
+    Returns:
+        `(n, 3, side, side)` float32.
+    """
+    pixels = np.empty((len(views), 3, *views[0].shape[:2]), np.float32)
+    for view, planes in zip(views, pixels, strict=True):
+        for channel in range(3):
+            # Levels cannot lie outside the table; with "clip" numpy writes where it is told to, without a copy.
+            np.take(table[channel], view[..., channel], out=planes[channel], mode="clip")
+    return torch.from_numpy(pixels)
+
+
+def look_up_on_device(views: Sequence[View], table: torch.Tensor) -> torch.Tensor:
+    """Send bytes to where the table lies, and look them up there; as `look_up`, in the table's dtype."""
+    squares = torch.from_numpy(np.stack(views)).to(table.device).permute(0, 3, 1, 2).long()
+    return torch.stack([table[channel][squares[:, channel]] for channel in range(3)], dim=1)
+
+
+def use_threads(threads: int) -> None:
+    """Set how many threads a product of torch is split over, in this process."""
+    torch.set_num_threads(threads)
 
 
 def load_encoder(model: str, revision: str | None, device: str, precision: str, batch_size: int) -> ClipEncoder:

@@ -9,8 +9,10 @@ import warnings
 
 import torch
 
+from worker.encoder.packed import can_pack, fold_quick_gelu, pack
 from worker.errors import UsageError
 
+_PACKED = {"fp32", "bf16", "int8"}
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -36,16 +38,35 @@ def tower_dtype(precision: str) -> torch.dtype:
     return _DTYPES.get(precision, torch.float32)
 
 
-def apply_precision(model: torch.nn.Module, precision: str) -> torch.nn.Module:
-    """Return an fp32 model in another precision: cast, or with its linear layers quantised dynamically for int8.
+def apply_precision(model: torch.nn.Module, precision: str, device: torch.device) -> torch.nn.Module:
+    """Return an fp32 model in another precision, on its device: cast, or its linear layers quantised for int8.
+
+    int8 quantises weights once, each output channel with its own scale, and activations as they come.
+
+    Args:
+        model: An fp32 CLIP on the CPU; taken over, do not use it any more.
+        precision: fp32, bf16, fp16 or int8.
+        device: Where it shall run; on a CPU it is packed too.
 
     Source:
         PyTorch documentation, `torch.ao.quantization.quantize_dynamic`.
     """
-    if precision != "int8":
-        return model.to(tower_dtype(precision))
+    is_packed = device.type == "cpu" and precision in _PACKED and can_pack()
+    if is_packed:
+        fold_quick_gelu(model)
+    ready = _quantise(model) if precision == "int8" else model.to(tower_dtype(precision))
+    if is_packed:
+        pack(ready)
+    return ready.to(device)
+
+
+def _quantise(model: torch.nn.Module) -> torch.nn.Module:
     with warnings.catch_warnings():
         # torch.ao is deprecated in favour of torchao, a dependency of its own that is no faster here.
         warnings.simplefilter("ignore")
-        quantised: torch.nn.Module = torch.ao.quantization.quantize_dynamic(model, {torch.nn.Linear}, dtype=torch.qint8)
+        quantisation = torch.ao.quantization
+        if "onednn" in torch.backends.quantized.supported_engines:
+            torch.backends.quantized.engine = "onednn"
+        layers = {torch.nn.Linear: quantisation.per_channel_dynamic_qconfig}
+        quantised: torch.nn.Module = quantisation.quantize_dynamic(model, layers, dtype=torch.qint8, inplace=True)
     return quantised

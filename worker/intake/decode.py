@@ -14,8 +14,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
-from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
+import PIL
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from worker.errors import (
     ImageFormatRefused,
@@ -25,28 +25,14 @@ from worker.errors import (
     ImageUndecodable,
     JobError,
 )
+from worker.intake.square import View, ViewSpec, load_upright, square
 from worker.intake.structure import check_structure, format_by_signature
 from worker.records import ImageFacts
 
-#: `(height, width, 3)` RGB.
-View = npt.NDArray[np.uint8]
-
 #: Longest side in pixels: what JPEG and WebP can hold, and no strip of 1 × 2³¹ pixels.
 MAX_SIDE = 16_383
-#: Beyond this aspect ratio the resized image is never built whole: 1 × 16,383 pixels would become 224 × 3.6 million.
-_MAX_WHOLE_RESIZE_ASPECT = 8
-
-#: What undoes each EXIF orientation.
-_TURNS = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
-
+#: Names how files become views: the next number when the same file becomes another view.
+DECODING = f"1, Pillow {PIL.__version__}"
 # Pixels are limited below, per call and by settings; Pillow's own limit is a warning, global, and later.
 Image.MAX_IMAGE_PIXELS = None
 
@@ -58,18 +44,6 @@ class Limits:
     max_bytes: int
     max_pixels: int
     formats: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class ViewSpec:
-    """The square that an encoder sees, as its checkpoint's processor makes it."""
-
-    #: Pixels of the shorter side after resizing.
-    shortest_edge: int
-    #: Pixels of the side of the centre crop.
-    crop: int
-    #: PIL's number of the resampling filter.
-    resample: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,25 +63,25 @@ def decode(data: bytes, limits: Limits, spec: ViewSpec) -> DecodedImage:
         spec: The square to make.
 
     Returns:
-        The image's facts (width and height upright) and one view: the first frame, resized and cropped.
+        The image's facts (width and height upright) and one view: the first frame, resized and cropped. Of a JPEG
+        whose shorter side is six times the view's or more, a view within a few levels: see `load_upright`.
 
     Raises:
         ImageRejected: With the reason.
     """
     with _reading(data, limits) as image:
         frames = int(getattr(image, "n_frames", 1))
-        image.load()
-        upright = _upright(image)
+        copy = load_upright(image, spec)
         facts = ImageFacts(
             sha256=hashlib.sha256(data).hexdigest(),
             format=_format_of(image),
-            width=upright.width,
-            height=upright.height,
+            width=copy.size[0],
+            height=copy.size[1],
             frames=frames,
             views=1,
             bytes=len(data),
         )
-        return DecodedImage(facts, (_square(_flatten(upright), spec),))
+        return DecodedImage(facts, (square(_flatten(copy.image), spec, copy),))
 
 
 def decode_plain(data: bytes, limits: Limits, spec: ViewSpec) -> View:
@@ -126,7 +100,7 @@ def decode_plain(data: bytes, limits: Limits, spec: ViewSpec) -> View:
     """
     with _reading(data, limits) as image:
         image.load()
-        return _square(ImageOps.exif_transpose(image).convert("RGB"), spec)
+        return square(ImageOps.exif_transpose(image).convert("RGB"), spec)
 
 
 @contextmanager
@@ -178,15 +152,6 @@ def _format_of(image: Image.Image) -> str:
     return "JPEG" if image.format == "MPO" else str(image.format)
 
 
-def _upright(image: Image.Image) -> Image.Image:
-    """Turn as EXIF says; EXIF that cannot be read turns nothing, as in every viewer."""
-    try:
-        turn = _TURNS.get(image.getexif().get(ExifTags.Base.Orientation, 1))
-    except Exception:
-        return image
-    return image if turn is None else image.transpose(turn)
-
-
 def _flatten(image: Image.Image) -> Image.Image:
     """Return RGB: 16-bit grey scaled instead of clipped, transparency laid on white instead of dropped."""
     if image.mode.startswith("I"):
@@ -198,38 +163,6 @@ def _flatten(image: Image.Image) -> Image.Image:
         paper = Image.new("RGBA", upper.size, "white")
         return Image.alpha_composite(paper, upper).convert("RGB")
     return image.convert("RGB")
-
-
-def _square(image: Image.Image, spec: ViewSpec) -> View:
-    """Resize the shorter side and crop the centre, equal to CLIPImageProcessor's PIL path to the last bit."""
-    short, long = sorted(image.size)
-    scaled_long = int(spec.shortest_edge * long / short)
-    wide = image.width > image.height
-    size = (scaled_long, spec.shortest_edge) if wide else (spec.shortest_edge, scaled_long)
-    left, top = (size[0] - spec.crop) // 2, (size[1] - spec.crop) // 2
-    box = (left, top, left + spec.crop, top + spec.crop)
-    resample = Image.Resampling(spec.resample)
-    if long > short * _MAX_WHOLE_RESIZE_ASPECT:
-        return np.asarray(_resize_part(image, size, box, resample))
-    return np.asarray(image.resize(size, resample).crop(box))
-
-
-def _resize_part(
-    image: Image.Image, size: tuple[int, int], box: tuple[int, int, int, int], resample: Image.Resampling
-) -> Image.Image:
-    """Return `image.resize(size).crop(box)` within 2 levels, without ever holding the whole.
-
-    Pillow resizes in two passes, rounds to 8 bits in between, and picks their order by cost; the part keeps the order
-    that the whole would have, for in the other one it differs by up to 9 levels.
-    """
-    across, down = image.width / size[0], image.height / size[1]
-    left, right, top, bottom = box[0] * across, box[2] * across, box[1] * down, box[3] * down
-    part = (box[2] - box[0], box[3] - box[1])
-    if image.height > image.width and down > 1:
-        rows = image.resize((image.width, part[1]), resample, (0, top, image.width, bottom))
-        return rows.resize(part, resample, (left, 0, right, part[1]))
-    columns = image.resize((part[0], image.height), resample, (left, 0, right, image.height))
-    return columns.resize(part, resample, (0, top, part[0], bottom))
 
 
 class Decoder:

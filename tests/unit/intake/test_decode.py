@@ -11,6 +11,7 @@ import sys
 import threading
 import zlib
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -19,7 +20,8 @@ from PIL import Image, ImageOps
 from support import encode
 
 from worker.errors import ImageFormatRefused, ImageRejected, ImageTooLarge, ImageTruncated, ImageUndecodable
-from worker.intake.decode import MAX_SIDE, DecodedImage, Decoder, Limits, ViewSpec, decode, decode_plain
+from worker.intake.decode import MAX_SIDE, DecodedImage, Decoder, Limits, decode, decode_plain
+from worker.intake.square import ViewSpec
 from worker.intake.structure import MAX_PARTS, MAX_SCANS
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "AVIF")
@@ -157,7 +159,8 @@ _DECODE_WITHIN = """
 import resource, sys
 from pathlib import Path
 from worker.errors import ImageRejected
-from worker.intake.decode import Limits, ViewSpec, decode
+from worker.intake.decode import Limits, decode
+from worker.intake.square import ViewSpec
 from PIL import Image
 Image.init()
 data = sys.stdin.buffer.read()
@@ -577,6 +580,87 @@ def test_a_view_of_an_extreme_aspect_ratio_is_that_square_within_two_levels(
     image = picture(*size)
     difference = view_of(encode(image), spec).astype(int) - by_transformers(image, spec)
     assert np.abs(difference).max() <= 2
+
+
+# -- JPEGs that are much larger than their view ----------------------------------------------------------------------
+
+
+def blocks(width: int, height: int) -> Image.Image:
+    """Draw patches of random colours with hard edges: the worst that a smaller copy can be made of."""
+    colours = np.random.default_rng(0).integers(0, 256, (max(2, height // 40), max(2, width // 40), 3), dtype=np.uint8)
+    return Image.fromarray(colours).resize((width, height), Image.Resampling.NEAREST)
+
+
+def difference_to_whole(data: bytes, spec: ViewSpec) -> npt.NDArray[np.int64]:
+    """Compare a file's view with the one that is made of all its pixels."""
+    return np.abs(view_of(data, spec).astype(int) - decode_plain(data, LIMITS, spec))
+
+
+def photograph(width: int, height: int) -> Image.Image:
+    """Draw soft shapes under a little grain, as a camera does."""
+    dice = np.random.default_rng(0)
+    shapes = dice.integers(0, 256, (height // 16, width // 16, 3), dtype=np.uint8)
+    soft = np.asarray(Image.fromarray(shapes).resize((width, height), Image.Resampling.BICUBIC))
+    return Image.fromarray((soft + dice.normal(0, 4, (height, width, 1))).clip(0, 255).astype(np.uint8))
+
+
+_LARGE = [(1_400, 1_344), (1_347, 2_001), (3_001, 2_003), (4_000, 3_000)]
+
+
+@pytest.mark.parametrize(
+    "options", [{"quality": 90}, {"quality": 75, "progressive": True}, {"subsampling": 0}], ids=str
+)
+@pytest.mark.parametrize("size", _LARGE)
+@pytest.mark.parametrize(("draw", "levels"), [(photograph, 6), (picture, 8), (blocks, 12)])
+def test_a_view_of_a_large_jpeg_is_within_a_few_levels_of_the_one_that_is_made_of_all_pixels(
+    draw: Callable[[int, int], Image.Image], levels: int, size: tuple[int, int], options: dict[str, Any]
+) -> None:
+    difference = difference_to_whole(encode(draw(*size), "JPEG", **options), ViewSpec(224, 224, BICUBIC))
+    assert 0 < difference.max() <= levels, "0: the copy was not smaller"
+    assert difference.mean() < 1
+
+
+@pytest.mark.parametrize("size", [(1_343, 1_343), (5_000, 1_343), (500, 375)])
+def test_a_view_of_a_jpeg_below_six_times_its_size_is_made_of_all_pixels(size: tuple[int, int]) -> None:
+    assert difference_to_whole(encode(picture(*size), "JPEG"), ViewSpec(224, 224, BICUBIC)).max() == 0
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("size", [(201, 202), (405, 203), (1_001, 1_003)])
+def test_a_large_jpeg_is_turned_without_being_shifted(orientation: int, size: tuple[int, int]) -> None:
+    exif = Image.Exif()
+    exif[274] = orientation
+    data = encode(blocks(*size), "JPEG", exif=exif, subsampling=0)
+    facts = decode(data, LIMITS, SPEC).facts
+    assert (facts.width, facts.height) == (size if orientation < 5 else size[::-1])
+    difference = difference_to_whole(data, SPEC)
+    assert difference.mean() < 1
+
+
+@pytest.mark.parametrize("mode", ["L", "CMYK"])
+def test_a_large_jpeg_of_other_colours_is_close_to_its_whole_too(mode: str) -> None:
+    assert difference_to_whole(encode(picture(700, 500).convert(mode), "JPEG"), SPEC).max() <= 4
+
+
+def test_a_large_jpeg_with_a_second_picture_inside_is_close_to_its_whole_too() -> None:
+    data = encode(picture(700, 500), "MPO", save_all=True, append_images=[picture(700, 500, seed=2)])
+    assert decode(data, LIMITS, SPEC).facts.format == "JPEG"
+    assert difference_to_whole(data, SPEC).max() <= 4
+
+
+@pytest.mark.parametrize("progressive", [False, True])
+def test_a_large_jpeg_that_was_cut_is_never_an_image(progressive: bool) -> None:
+    data = encode(picture(700, 500), "JPEG", progressive=progressive)
+    assert decode(data, LIMITS, SPEC)
+    for cut in (len(data) // 2, len(data) * 9 // 10, len(data) - 200, len(data) - 20, len(data) - 1):
+        with pytest.raises(ImageTruncated):
+            decode(data[:cut], LIMITS, SPEC)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_a_large_jpeg_is_decoded_in_the_memory_of_its_copy() -> None:
+    # All its pixels would be 108 MB.
+    assert decoded_within_memory(encode(Image.new("RGB", (6_000, 6_000)), "JPEG"), megabytes=60) == "6000 x 6000"
 
 
 _MODES = ["RGB", "RGBA", "L", "LA", "P", "1", "CMYK", "I;16"]

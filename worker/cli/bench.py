@@ -1,0 +1,177 @@
+"""`sluice bench …`: figures of this machine, each beside the limit that it is compared with."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.table import Table
+
+from worker.cli.console import Commands, add_command, print_json, settings_of
+from worker.errors import Missing, UsageError
+
+if TYPE_CHECKING:
+    from worker.bench.encoder import EncoderRow
+    from worker.bench.precision import DriftRow
+    from worker.settings import Settings
+
+#: Photographs that are made where there are none: as many as a batch of the default size.
+_PHOTOGRAPHS = 32
+#: What makes a faster precision fit for a policy, unless --max-drift says otherwise.
+_MAX_DRIFT = 0.05
+_LEGEND = (
+    "limit: the image tower's products alone, in fp32, as fast as this machine multiplies · transformers: "
+    "get_image_features on ready tensors · tutorial: processor and whole model with 80 sentences for each file"
+)
+
+
+def add_commands(commands: Commands) -> None:
+    """Add the group's commands."""
+    group = commands.add_parser("bench", help="measure this machine", description="Measure this machine.")
+    verbs = group.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    encoder = add_command(
+        verbs,
+        "encoder",
+        _encoder,
+        "images a second of the encoder, beside transformers' own and the tutorial's way",
+        ("threads",),
+        "  sluice bench encoder\n"
+        "  sluice bench encoder --model openai/clip-vit-base-patch32 --precision fp32 int8 --json",
+    )
+    encoder.add_argument("--model", help="a local directory or `builtin`; without, a ViT-B/32 of random weights")
+    encoder.add_argument("--images", type=Path, metavar="DIR", help="files to judge; without, photographs are made up")
+    encoder.add_argument("--batch", type=int, nargs="+", default=[1, 8, 32], metavar="N", help="1 8 32")
+    encoder.add_argument("--precision", nargs="+", default=["fp32", "int8"], metavar="P", help="fp32 int8")
+    encoder.add_argument("--rounds", type=int, default=3, metavar="N", help="turns of each way; the best counts (3)")
+    encoder.add_argument("--json", action="store_true", help="print one JSON object a row")
+
+    precision = add_command(
+        verbs,
+        "precision",
+        _precision,
+        "how far a faster precision moves a policy's scores on your images, and which actions change",
+        (
+            "model", "model_revision", "precision", "policies", "policy", "batch_size", "threads",
+            "image_max_bytes", "image_max_pixels", "image_formats",
+        ),
+        "  sluice bench precision --images uploads/ --policy default --precision int8",
+    )  # fmt: skip
+    precision.add_argument("--images", type=Path, required=True, metavar="DIR", help="files, in it and below")
+    precision.add_argument(
+        "--max-drift", type=float, default=_MAX_DRIFT, metavar="SCORE", help=f"exit code 1 above ({_MAX_DRIFT:g})"
+    )
+    precision.add_argument("--json", action="store_true", help="print one JSON object a row")
+
+
+def _encoder(options: argparse.Namespace) -> int:
+    settings = settings_of(options)
+    if min([*options.batch, options.rounds]) < 1:
+        raise UsageError("--batch and --rounds count; give 1 or more")
+    from worker.bench.encoder import bench_encoder, bench_policy, read_files
+    from worker.bench.pipeline import photographs
+    from worker.encoder.clip import use_threads
+
+    use_threads(_threads(settings))
+    if options.images:
+        files = list(islice(read_files(options.images), _PHOTOGRAPHS))
+    else:
+        files = photographs(_PHOTOGRAPHS, 500, 375)
+    if not files:
+        raise Missing(f"no image in {options.images}; name a directory of JPEG, PNG, WebP, GIF or AVIF files")
+    with _checkpoint(options.model) as directory:
+        rows = bench_encoder(
+            directory, settings, files, bench_policy(), options.precision, options.batch, options.rounds, _progress
+        )
+    _print_encoder(rows, options.json)
+    return 0
+
+
+def _print_encoder(rows: list[EncoderRow], as_json: bool) -> None:
+    if as_json:
+        for row in rows:
+            print_json(_rounded(asdict(row)))
+        return
+    table = Table("way", "precision", "batch", "images/s", "transformers", "tutorial", "limit", caption=_LEGEND)
+    for row in rows:
+        table.add_row(
+            row.way, row.precision, str(row.batch), f"{row.images_per_second:.1f}",
+            f"{row.times_transformers:.2f} x", f"{row.times_tutorial:.1f} x", f"{row.share_of_limit:.2f} x",
+        )  # fmt: skip
+    Console().print(table)
+
+
+def _precision(options: argparse.Namespace) -> int:
+    settings = settings_of(options)
+    if settings.precision in {"auto", "fp32"}:
+        raise UsageError("name the precision to compare with fp32: --precision int8 or --precision bf16")
+    from worker.app import decode_limits, load_policies, view_spec
+    from worker.bench.encoder import read_files
+    from worker.bench.precision import bench_precision
+    from worker.encoder.clip import load_encoder, use_threads
+    from worker.intake.decode import Decoder
+
+    use_threads(_threads(settings))
+    policy = load_policies(settings).deciding(settings.policy, "")
+    exact, faster = (
+        load_encoder(settings.model, settings.model_revision, settings.device, precision, settings.batch_size)
+        for precision in ("fp32", settings.precision)
+    )
+    decoder = Decoder(decode_limits(settings), view_spec(exact), _threads(settings))
+    rows = bench_precision(read_files(options.images), policy, decoder, exact, faster, _progress)
+    decoder.close()
+    if not rows:
+        raise Missing(f"no image that can be judged in {options.images}; name a directory of images")
+    is_within = rows[0].max_drift <= options.max_drift and rows[0].changed == 0
+    _print_precision(rows, options, {"policy": policy.ref, "model": exact.name, "precision": faster.precision})
+    return 0 if is_within else 1
+
+
+def _print_precision(rows: list[DriftRow], options: argparse.Namespace, about: dict[str, Any]) -> None:
+    if options.json:
+        for row in rows:
+            print_json(about | _rounded(asdict(row)) | {"limit_drift": options.max_drift, "limit_changed": 0})
+        return
+    caption = "{policy} in {precision} beside fp32, {model}".format(**about)
+    limit = f"limit: max drift {options.max_drift:g}, no action changed"
+    table = Table("category", "max drift", "mean", "p99", "stricter", "milder", caption=f"{caption}\n{limit}")
+    for row in rows:
+        table.add_row(
+            row.category, f"{row.max_drift:.4f}", f"{row.mean_drift:.5f}", f"{row.p99_drift:.4f}",
+            f"{row.stricter} of {row.images}", f"{row.milder} of {row.images}",
+        )  # fmt: skip
+    Console().print(table)
+
+
+@contextmanager
+def _checkpoint(model: str | None) -> Iterator[str]:
+    """Give the model that was asked for; a random one for as long as the context lasts where none was."""
+    if model is not None:
+        yield model
+        return
+    from worker.bench.checkpoint import write_random_clip
+
+    with tempfile.TemporaryDirectory(prefix="sluice-bench-") as directory:
+        _progress("writing a ViT-B/32 of random weights")
+        yield str(write_random_clip(Path(directory)))
+
+
+def _threads(settings: Settings) -> int:
+    from worker.cores import usable_cores
+
+    return settings.threads or usable_cores()
+
+
+def _progress(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+def _rounded(row: dict[str, Any]) -> dict[str, Any]:
+    return {name: float(f"{value:.4g}") if isinstance(value, float) else value for name, value in row.items()}

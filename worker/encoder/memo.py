@@ -1,0 +1,168 @@
+"""What was embedded before: images in Redis, sentences in this process.
+
+In: digests of files, or sentences. Out: what is known of them; what is not is a miss, and so is whatever cannot be
+read, was written by something else, or lies in a Redis that does not answer. Never an error, never a wrong embedding.
+"""
+
+from __future__ import annotations
+
+import logging
+import struct
+import threading
+import time
+import zlib
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import redis
+
+from worker.records import ImageFacts
+
+log = logging.getLogger(__name__)
+
+Matrix = npt.NDArray[np.float32]
+
+#: What the keys of images start with; the encoder's fingerprint and the file's SHA-256 follow.
+PREFIX = "sluice:memo:image:"
+#: Larger entries are neither written nor read: the 12 views of an image at 768 dimensions are 19 kB.
+MAX_ENTRY_BYTES = 64 * 1024
+#: Seconds for which a Redis that failed is left alone: meanwhile all is a miss.
+_REST_SECONDS = 5.0
+#: Version of the entry, then the bytes of the facts.
+_HEAD = struct.Struct(">BH")
+_CHECKSUM = struct.Struct(">I")
+_VERSION = 1
+#: What rounding to 16 bits does to the length of a unit row stays far below this.
+_UNIT_TOLERANCE = 0.01
+
+
+@dataclass(frozen=True, slots=True)
+class Remembered:
+    """An image that was embedded: what it is, and its views' embeddings, `(views, dim)` float32, unit rows."""
+
+    facts: ImageFacts
+    embeddings: Matrix
+
+
+class ImageMemo:
+    """Remembers images by their bytes.
+
+    Args:
+        connection: Where to; every trouble with it is a miss.
+        fingerprint: Names all that an embedding depends on beside the bytes of the file.
+        dim: Of the embeddings.
+        ttl_seconds: For how long an image is remembered after it was embedded.
+    """
+
+    def __init__(self, connection: redis.Redis, fingerprint: str, dim: int, ttl_seconds: int) -> None:
+        self._connection = connection
+        self._prefix = f"{PREFIX}{fingerprint}:"
+        self._dim = dim
+        self._ttl_seconds = ttl_seconds
+        self._rests_until = 0.0
+
+    def recall(self, digests: Sequence[str]) -> list[Remembered | None]:
+        """Look images up, in one round trip.
+
+        Args:
+            digests: SHA-256 of the files, hexadecimal.
+
+        Returns:
+            What is known; None for a miss. Same length, same order.
+        """
+        keys = [self._prefix + digest for digest in digests]
+        values: Any = self._ask(lambda: self._connection.mget(keys)) or [None] * len(keys)
+        return [_unpack(value, digest, self._dim) for digest, value in zip(digests, values, strict=True)]
+
+    def remember(self, images: Sequence[Remembered]) -> None:
+        """Store images, in one round trip."""
+        with self._connection.pipeline(transaction=False) as together:
+            for image in images:
+                entry = _pack(image)
+                if len(entry) <= MAX_ENTRY_BYTES:
+                    together.set(self._prefix + image.facts.sha256, entry, ex=self._ttl_seconds)
+            if len(together):
+                self._ask(together.execute)
+
+    def _ask(self, ask: Callable[[], Any]) -> Any:
+        """Return Redis's answer; None when there is none."""
+        if time.monotonic() < self._rests_until:
+            return None
+        try:
+            return ask()
+        except redis.RedisError as error:
+            self._rests_until = time.monotonic() + _REST_SECONDS
+            log.warning("the memo is left alone for %g s: %s", _REST_SECONDS, error)
+            return None
+
+
+def rounded(embeddings: Matrix) -> Matrix:
+    """Return embeddings as the memo gives them back, so that a repeat scores as the first did.
+
+    Args:
+        embeddings: `(n, dim)` float32, unit rows.
+
+    Returns:
+        The same in the precision of 16 bits, unit rows again.
+    """
+    floats = embeddings.astype(np.float16).astype(np.float32)
+    unit: Matrix = floats / np.linalg.norm(floats, axis=1, keepdims=True)
+    return unit
+
+
+def _pack(image: Remembered) -> bytes:
+    facts = image.facts.model_dump_json().encode()
+    body = _HEAD.pack(_VERSION, len(facts)) + facts + image.embeddings.astype("<f2").tobytes()
+    return body + _CHECKSUM.pack(zlib.crc32(body))
+
+
+def _unpack(entry: object, digest: str, dim: int) -> Remembered | None:
+    """Read an entry; None for anything that is not, to the last bit, what `_pack` wrote of this image."""
+    if not isinstance(entry, bytes) or not _HEAD.size + _CHECKSUM.size < len(entry) <= MAX_ENTRY_BYTES:
+        return None
+    body, checksum = entry[: -_CHECKSUM.size], entry[-_CHECKSUM.size :]
+    version, length = _HEAD.unpack_from(body)
+    if version != _VERSION or checksum != _CHECKSUM.pack(zlib.crc32(body)):
+        return None
+    try:
+        facts = ImageFacts.model_validate_json(body[_HEAD.size : _HEAD.size + length])
+        halves = np.frombuffer(body[_HEAD.size + length :], "<f2").reshape(facts.views, dim)
+    except ValueError:
+        return None
+    lengths = np.linalg.norm(halves.astype(np.float32), axis=1)
+    is_unit = facts.views > 0 and bool((np.abs(lengths - 1) < _UNIT_TOLERANCE).all())
+    return Remembered(facts, rounded(halves.astype(np.float32))) if is_unit and facts.sha256 == digest else None
+
+
+class TextMemo:
+    """Embeds each sentence once; a policy's next version shares most of its sentences with the one before.
+
+    Args:
+        embed: The text tower: n sentences to `(n, dim)`.
+    """
+
+    def __init__(self, embed: Callable[[Sequence[str]], Matrix]) -> None:
+        self._embed = embed
+        self._rows: dict[str, Matrix] = {}
+        self._counts: Counter[tuple[str, str]] = Counter()
+        self._lock = threading.Lock()
+
+    def __call__(self, sentences: Sequence[str]) -> Matrix:
+        """Embed sentences: n to `(n, dim)` float32, unit rows, in order."""
+        with self._lock:
+            new = list(dict.fromkeys(sentence for sentence in sentences if sentence not in self._rows))
+            if new:
+                self._rows.update(zip(new, self._embed(new), strict=True))
+            self._counts["text", "miss"] += len(new)
+            self._counts["text", "hit"] += len(sentences) - len(new)
+            return np.stack([self._rows[sentence] for sentence in sentences])
+
+    def take_counts(self) -> Counter[tuple[str, str]]:
+        """Return hits and misses since the last call."""
+        with self._lock:
+            counts, self._counts = self._counts, Counter()
+            return counts
