@@ -292,4 +292,5 @@ class BatchWorker(CommandedWorker):
             self._held.pop(claim.execution_id, None)
             self.executions.pop(claim.execution_id, None)
         counts = observe_ends(self.metrics, written, time.perf_counter() - started)
+        self.metrics.observe_memo(self.stable.take_memo())
         log.info("%d jobs in %.3f s: %s", len(claims), seconds, counts)
