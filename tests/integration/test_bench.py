@@ -1,4 +1,4 @@
-"""`sluice bench encoder` and `precision`: rows and exit codes; what they measure is nobody's promise."""
+"""`sluice bench …`: rows and exit codes; what they measure is nobody's promise, but for counts."""
 
 from __future__ import annotations
 
@@ -109,7 +109,7 @@ def test_the_policy_that_is_benched_has_eighty_sentences() -> None:
 
 
 def test_a_batch_of_32_costs_less_than_half_a_round_trip_a_job() -> None:
-    ended = support.sluice("bench", "queue", "--jobs", 640, "--rounds", 1, "--json")
+    ended = sluice("bench", "queue", "--jobs", 640, "--rounds", 1, "--json")
     assert ended.returncode == 0, ended.stderr
     rows = {row["worker"]: row for row in map(json.loads, ended.stdout.splitlines())}
     assert list(rows) == [
@@ -121,7 +121,9 @@ def test_a_batch_of_32_costs_less_than_half_a_round_trip_a_job() -> None:
 
 
 def test_the_path_from_queue_to_verdict_is_measured_beside_the_bare_encoder(tiny_clip: Path) -> None:
-    ended = support.sluice("bench", "pipeline", "--model", tiny_clip, "--images", 40, "--rounds", 1, "--json")
+    ended = sluice(
+        "bench", "pipeline", "--model", tiny_clip, "--images", 12, "--batch-size", 4, "--rounds", 1, "--json"
+    )
     assert ended.returncode == 0, ended.stderr
     rows = {row["stream"]: row for row in map(json.loads, ended.stdout.splitlines())}
     assert list(rows) == ["bare encoder", "JPEG 500x375", "JPEG 4000x3000", "JPEG 500x375, 90 % seen before"]

@@ -108,11 +108,11 @@ def photographs(count: int, width: int, height: int) -> list[bytes]:
         Files; the same for the same arguments.
     """
     rng = np.random.default_rng(0)
-    texture = rng.normal(0, 12, (height, width, 1))
+    texture = rng.normal(0, 12, (height, width, 1)).astype(np.int16)
     files = []
     for _ in range(count):
         coarse = Image.fromarray(rng.integers(0, 256, (24, 32, 3), dtype=np.uint8)).resize((width, height))
-        pixels = np.clip(np.asarray(coarse) + np.roll(texture, int(rng.integers(width)), axis=1), 0, 255)
+        pixels = np.clip(np.asarray(coarse, np.int16) + np.roll(texture, int(rng.integers(width)), axis=1), 0, 255)
         file = io.BytesIO()
         Image.fromarray(pixels.astype(np.uint8)).save(file, "JPEG", quality=90)
         files.append(file.getvalue())
