@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,24 +46,22 @@ class House:
         return self.queue(queue).enqueue(MODERATE, image=image, content_id=content_id, job_timeout=timeout, **arguments)
 
     def enqueue_batch(
-        self, *content_ids: str, queue: str = "moderation", timeout: int = 60, **images: Any
+        self, *content_ids: str, queue: str = "moderation", special: Mapping[str, dict[str, Any]] | None = None
     ) -> list[Job]:
-        """Put jobs on the queue in one transaction, so that a worker that waits takes them at once.
+        """Put jobs on a queue in one transaction, so that a worker that waits takes them at once.
 
         Args:
             *content_ids: Of the jobs.
             queue: Its name.
-            timeout: Of each.
-            **images: By content id; the others are inline.
+            special: By content id, what differs from a plain job with an inline image; `timeout` is RQ's.
         """
-        data = [
-            Queue.prepare_data(
-                MODERATE, kwargs={"image": images.get(name, INLINE), "content_id": name}, timeout=timeout
-            )
-            for name in content_ids
-        ]
+        data = []
+        for name in content_ids:
+            arguments = {"image": INLINE, "content_id": name} | (special or {}).get(name, {})
+            timeout = arguments.pop("timeout", 60)
+            data.append(Queue.prepare_data(MODERATE, kwargs=arguments, timeout=timeout))
         with self.connection.pipeline() as transaction:
-            jobs = self.queue(queue).enqueue_many(data, pipeline=transaction)
+            jobs: list[Job] = self.queue(queue).enqueue_many(data, pipeline=transaction)
             transaction.execute()
         return jobs
 

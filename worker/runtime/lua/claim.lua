@@ -40,6 +40,13 @@ local function start(number, queue, id, hash)
     started[#started + 1] = {number, id, execution, hash}
 end
 
+-- An enqueueing that was sent twice over a broken connection leaves its id twice, but only one job to run.
+local function is_second_copy(id, hash)
+    local status = field(hash, 'status')
+    if status == 'started' then return redis.call('ZCARD', prefix .. ':executions:' .. id) > 0 end
+    return status == 'finished' or status == 'failed' or status == 'stopped'
+end
+
 -- A job that was held when a worker died runs alone, with nothing else in the worker's hands: so it takes no others with
 -- it where it is to blame, and none is blamed for its neighbour.
 local function take(number, key)
@@ -51,6 +58,7 @@ local function take(number, key)
         if hash.err or #hash > 0 or not is_id then dropped[#dropped + 1] = id end
         return
     end
+    if is_second_copy(id, hash) then return end
     is_lone = field(hash, 'sluice_deaths') ~= nil
     if is_lone and (#started > 0 or tonumber(ARGV[10]) > 0) then
         redis.call('LPUSH', key, id)
