@@ -1,4 +1,6 @@
-"""The RQ side: takes jobs, heartbeats, ends them together with their verdicts, and shows how it is doing.
+"""The RQ side: takes jobs, has them judged, ends each with its verdict, and shows how it is doing.
 
-In: RQ queues. Out: ended jobs, metrics, health. Never a pixel, never a score.
+`service` (the whole process) → `batch_worker` (the loop) → `doorbell`, `claims` (taking) → `batches`, `stable`, `wire` →
+`horse` (the child with the model) → `ends`, `ending_worker` (ending); `recovery` beats and takes over, `commands` obeys.
+Never a pixel or a score in the worker's own process.
 """
