@@ -150,13 +150,13 @@ def test_the_urgent_come_first_and_the_lower_queues_are_not_starved(house: House
     jobs = [
         *house.enqueue_batch(*(f"lower-{place}" for place in range(4 * BATCH)), queue="moderation-bulk"),
         *house.enqueue_batch(*(f"lower-{place}" for place in range(4 * BATCH, 8 * BATCH)), queue="moderation"),
-        *house.enqueue_batch(*(f"urgent-{place}" for place in range(20 * BATCH)), queue="moderation-high"),
+        *house.enqueue_batch(*(f"urgent-{place}" for place in range(34 * BATCH)), queue="moderation-high"),
     ]
     each_has_one_verdict(house, slow, *jobs)
     order = order_of(house, "urgent", "lower")
     batches = order[: len(order) - order[::-1].index("urgent")].count("lower") / BATCH
-    # One claim in sixteen begins with a lower queue; one batch was taken before anything was urgent.
-    assert 2 <= batches <= 3
+    # One claim in sixteen begins with a lower queue, of which one is empty; one batch was taken before all the others.
+    assert 2 <= batches <= 4
 
 
 def test_a_job_whose_id_is_on_the_queue_twice_has_one_verdict(house: House) -> None:
