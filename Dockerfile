@@ -2,8 +2,8 @@
 FROM python:3.12-slim AS build
 
 # Which torch goes in. Empty: the one that PyPI offers, which on x86-64 Linux brings several gigabytes of CUDA libraries.
-# It runs on a CPU all the same. For the small CPU build:
-#   docker build --build-arg TORCH_INDEX_URL=https://download.pytorch.org/whl/cpu -t sluice .
+# It runs on a CPU all the same. For the small CPU build, give the address of torch's own index of CPU builds:
+#   docker build --build-arg TORCH_INDEX_URL=… -t sluice .
 ARG TORCH_INDEX_URL=""
 
 RUN python -m venv /opt/venv

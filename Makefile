@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 # A test that a machine cannot run (no Prometheus, no redis-server) says so and is skipped; CI has them all.
 PYTEST := $(BIN)/pytest
 
-.PHONY: help demo test check conformance fmt bench install clean
+.PHONY: help demo test check conformance fmt bench chaos install clean
 
 help:
 	@echo "make demo    see Sluice work, with a Redis and a model of its own"
@@ -14,6 +14,7 @@ help:
 	@echo "make conformance  run RQ's own tests against the worker, beside the same run with RQ's worker"
 	@echo "make fmt     format and mend what can be mended"
 	@echo "make bench   measure; prints ratios, judges nothing"
+	@echo "make chaos   kill workers, models and Redis for ten minutes, and count the verdicts"
 	@echo "make install make .venv with everything that development needs"
 	@echo "make clean   remove what the others made"
 
@@ -50,6 +51,9 @@ fmt: install
 
 bench: install
 	$(PYTEST) -m benchmark -s
+
+chaos: install
+	$(PYTEST) -m chaos -s
 
 clean:
 	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

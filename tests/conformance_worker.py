@@ -48,6 +48,10 @@ class InProcessStable:
         """Run the batch that was taken first."""
         return [self._run(claim) for claim in self._batches.popleft()]
 
+    def take_memo(self) -> dict[tuple[str, str], int]:
+        """Return nothing: there is no memo."""
+        return {}
+
     def kill(self) -> None:
         """Forget what was taken."""
         self._batches.clear()

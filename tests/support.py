@@ -167,6 +167,7 @@ class Website:
     def __init__(self) -> None:
         self.asked: Counter[str] = Counter()
         self._answers: dict[str, list[tuple[int, bytes, float]]] = {}
+        self._tell: dict[str, Callable[[], None]] = {}
         site = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -188,9 +189,23 @@ class Website:
         self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
         self._thread.start()
 
-    def page(self, path: str, *answers: tuple[int, bytes], wait_seconds: float = 0.0) -> str:
-        """Put up a page; its URL."""
+    def page(
+        self,
+        path: str,
+        *answers: tuple[int, bytes],
+        wait_seconds: float = 0.0,
+        tell: Callable[[], None] = lambda: None,
+    ) -> str:
+        """Put up a page; its URL.
+
+        Args:
+            path: Where.
+            *answers: Status and body of each.
+            wait_seconds: Before each.
+            tell: Called whenever somebody asks for it, before it is answered.
+        """
         self._answers[path] = [(status, body, wait_seconds) for status, body in answers]
+        self._tell[path] = tell
         return self.url + path
 
     def close(self) -> None:
@@ -203,7 +218,19 @@ class Website:
         answers = self._answers.get(path, [(404, b"", 0.0)])
         place = min(self.asked[path], len(answers) - 1)
         self.asked[path] += 1
+        self._tell.get(path, lambda: None)()
         return answers[place]
+
+
+def _command_of(pid: str) -> bytes:
+    return Path(f"/proc/{pid}/cmdline").read_bytes()
+
+
+def is_alive(pid: int) -> bool:
+    """Whether a process runs; one that has ended and waits for its parent does not."""
+    with contextlib.suppress(OSError):
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    return False
 
 
 class Worker:
@@ -233,6 +260,21 @@ class Worker:
     def log(self) -> str:
         """What it said so far."""
         return self._log.read_text(errors="replace")
+
+    @property
+    def horse_pid(self) -> int:
+        """The process that holds its model; 0 where there is none."""
+        with contextlib.suppress(OSError):
+            pid = self.process.pid
+            children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+            return next((int(child) for child in children if b"worker.runtime.horse" in _command_of(child)), 0)
+        return 0
+
+    def kill_horse(self) -> int:
+        """Kill the process that holds its model, as a lack of memory does; its id."""
+        pid = until(lambda: self.horse_pid, what="there is a horse")
+        os.kill(pid, signal.SIGKILL)
+        return pid
 
     def wait_ready(self) -> None:
         """Wait until it takes jobs."""

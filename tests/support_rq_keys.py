@@ -48,7 +48,9 @@ def dump(connection: redis.Redis, serializer: Any) -> dict[str, dict[str, Any]]:
         serializer: What the jobs were written with.
     """
     loads = serializer.loads
-    keys = sorted(key.decode() for key in connection.scan_iter())
+    # What a worker of ours holds is noted beside RQ's keys, for as long as it holds it.
+    ours = (b"sluice:held:", b"sluice:leases")
+    keys = sorted(key.decode() for key in connection.scan_iter() if not key.startswith(ours))
     assert all(key.startswith("rq:") for key in keys), f"not RQ's: {keys}"
     found: dict[str, dict[str, Any]] = {}
     for key in keys:

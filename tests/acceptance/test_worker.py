@@ -8,7 +8,6 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,8 +15,7 @@ from typing import Any
 import pytest
 import redis
 import support
-from PIL import Image
-from rq import Queue
+from house import MODERATE, PNG, House, durable_redis
 from rq.job import Job
 from rq.registry import StartedJobRegistry
 from rq.serializers import JSONSerializer
@@ -27,114 +25,8 @@ from worker.records import Verdict
 
 pytestmark = pytest.mark.timeout(180)
 
-MODERATE = "worker.jobs.moderate"
-PNG = support.encode(Image.new("RGB", (48, 32), "teal"))
 #: An import of this module leaves a file behind.
 SIDE_EFFECT = "import pathlib\npathlib.Path({file!r}).write_text('imported')\ndef run(*args, **kwargs): return 1\n"
-
-
-@dataclass
-class House:
-    """A worker, its Redis, a website to fetch from, and what a producer and a consumer do."""
-
-    connection: redis.Redis
-    site: support.Website
-    directory: Path
-    worker: support.Worker | None = None
-
-    @property
-    def url(self) -> str:
-        return f"redis://127.0.0.1:{self.connection.connection_pool.connection_kwargs['port']}/0"
-
-    def queue(self, name: str = "moderation") -> Queue:
-        return Queue(name, connection=self.connection, serializer=JSONSerializer)
-
-    def enqueue(self, content_id: str, *, queue: str = "moderation", timeout: int = 60, **arguments: Any) -> Job:
-        image = arguments.pop("image", {"base64": base64.b64encode(PNG).decode()})
-        return self.queue(queue).enqueue(MODERATE, image=image, content_id=content_id, job_timeout=timeout, **arguments)
-
-    def push_raw(self, job_id: str, **fields: Any) -> Job:
-        """Put a job on the queue by hand, as another language's producer may."""
-        now = "2026-01-01T00:00:00.000000Z"
-        row = {"data": b"", "created_at": now, "enqueued_at": now, "origin": "moderation", "status": "queued"} | fields
-        self.connection.hset(f"rq:job:{job_id}", mapping=row)
-        self.connection.rpush("rq:queue:moderation", job_id)
-        return Job(job_id, connection=self.connection, serializer=JSONSerializer)
-
-    def slow_page(self, path: str, seconds: float) -> dict[str, str]:
-        return {"url": self.site.page(path, (200, PNG), wait_seconds=seconds)}
-
-    def entries(self, job_id: str | None = None) -> list[dict[str, str]]:
-        """Read the verdict stream."""
-        rows: Any = self.connection.xrange("sluice:verdicts")
-        decoded = [{key.decode(): value.decode() for key, value in fields.items()} for _, fields in rows]
-        return [row for row in decoded if job_id in (None, row["job_id"])]
-
-    def verdict(self, job: Job) -> Verdict:
-        """Return the one verdict of a job."""
-        (entry,) = self.entries(job.id)
-        return Verdict.model_validate_json(entry["verdict"])
-
-    def ended(self, *jobs: Job, seconds: float = support.PATIENCE_SECONDS) -> list[str]:
-        """Wait until jobs have ended; how."""
-        return [support.until(lambda job=job: _end_of(job), seconds, f"{job.id} ends") for job in jobs]
-
-    def reason(self, job: Job) -> str:
-        """Return what RQ keeps as the reason of a job's failure."""
-        result = job.latest_result()
-        assert result is not None
-        assert result.exc_string is not None
-        return result.exc_string.strip()
-
-    def outcome(self, name: str, queue: str = "moderation") -> float:
-        assert self.worker is not None
-        return self.worker.metric("sluice_jobs_total", queue=queue, outcome=name)
-
-    def nothing_is_stranded(self) -> bool:
-        """Whether no job is in the hands of a worker, or between queue and worker."""
-        keys = [*self.connection.scan_iter("rq:wip:*"), *self.connection.scan_iter("rq:queue:*:intermediate")]
-        return not keys and not list(self.connection.scan_iter("rq:execution*"))
-
-
-def _end_of(job: Job) -> str | None:
-    try:
-        status = job.get_status(refresh=True)
-    except ValueError:
-        return None
-    return status.value if status in {"finished", "failed", "stopped"} else None
-
-
-@pytest.fixture(scope="module")
-def settings(tiny_clip: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, object]:
-    policies = support.write_house_policies(tmp_path_factory.mktemp("policies"))
-    return {
-        "model": tiny_clip, "policies": policies, "policy": "house",
-        "fetch_allow_private": True, "fetch_timeout_seconds": 30,
-    }  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def site() -> Iterator[support.Website]:
-    site = support.Website()
-    yield site
-    site.close()
-
-
-@contextmanager
-def durable_redis(directory: Path) -> Iterator[support.DurableRedis]:
-    server = support.DurableRedis(directory)
-    server.start()
-    try:
-        yield server
-    finally:
-        server.kill()
-
-
-@pytest.fixture
-def own(tmp_path: Path, site: support.Website) -> Iterator[tuple[support.DurableRedis, House]]:
-    """A Redis for one test."""
-    with durable_redis(tmp_path) as server, redis.Redis(port=server.port) as connection:
-        yield server, House(connection, site, tmp_path)
 
 
 @dataclass
@@ -381,23 +273,16 @@ def test_a_source_that_fails_for_ever_ends_dead_with_one_verdict(house: House, e
 # -- an ordinary worker to every RQ tool -----------------------------------------------------------------------------
 
 
-def rq_command(house: House, *arguments: str) -> str:
-    command = [support.SLUICE.with_name("rq"), *arguments, "--url", house.url]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
-
-
 def test_a_suspended_worker_takes_nothing_shows_that_it_lives_and_goes_on_when_resumed(house: House) -> None:
     (rq_worker,) = Worker.all(house.connection)
-    rq_command(house, "suspend")
+    house.rq("suspend")
     support.until(lambda: house.connection.hget(rq_worker.key, "state") == b"suspended", what="suspended")
     job = house.enqueue("suspended")
     beat = house.connection.hget(rq_worker.key, "last_heartbeat")
     support.until(lambda: house.connection.hget(rq_worker.key, "last_heartbeat") != beat, 10, "heartbeats")
     time.sleep(1.5)
     assert job.get_status(refresh=True) == "queued"
-    rq_command(house, "resume")
+    house.rq("resume")
     assert house.ended(job) == ["finished"]
 
 
@@ -418,7 +303,7 @@ def test_heartbeats_advance_while_a_long_job_runs(house: House) -> None:
 
 
 def test_rq_info_shows_the_worker_and_its_queues(house: House) -> None:
-    says = rq_command(house, "info", "--raw")
+    says = house.rq("info", "--raw")
     (line,) = [line for line in says.splitlines() if line.startswith("worker ")]
     assert line.partition(") ")[2].split(": ")[0].startswith("idle moderation-high, moderation, moderation-bulk")
 
@@ -490,7 +375,7 @@ def test_a_worker_survives_redis_and_leaves_even_when_redis_is_gone(
         for job in (idle, busy, *behind):
             assert len(house.entries(job.id)) == 1
         assert house.nothing_is_stranded()
-        support.until(lambda: "moderation" in rq_command(house, "info", "--only-workers", "--raw"), what="rq info")
+        support.until(lambda: "moderation" in house.rq("info", "--only-workers", "--raw"), what="rq info")
         (rq_worker,) = Worker.all(house.connection)
         assert rq_worker.pid == worker.process.pid
 

@@ -1,4 +1,4 @@
-"""`sluice bench encoder` and `precision`: rows and exit codes; what they measure is nobody's promise."""
+"""`sluice bench …`: rows and exit codes; what they measure is nobody's promise, but for counts."""
 
 from __future__ import annotations
 
@@ -106,3 +106,26 @@ def test_files_are_read_in_the_order_of_their_names_and_only_where_they_may_be_i
 def test_the_policy_that_is_benched_has_eighty_sentences() -> None:
     policy = bench_policy()
     assert len(policy.contrast) + sum(len(category.prompts) for category in policy.categories.values()) == 80
+
+
+def test_a_batch_of_32_costs_less_than_half_a_round_trip_a_job() -> None:
+    ended = sluice("bench", "queue", "--jobs", 640, "--rounds", 1, "--json")
+    assert ended.returncode == 0, ended.stderr
+    rows = {row["worker"]: row for row in map(json.loads, ended.stdout.splitlines())}
+    assert list(rows) == [
+        "SimpleWorker", "Worker (forks)", "BatchWorker, 1", "BatchWorker, 8", "BatchWorker, 32", "BatchWorker, 128",
+        "BatchWorker, 32, half fails",
+    ]  # fmt: skip
+    assert rows["SimpleWorker"]["speed_ratio"] == rows["SimpleWorker"]["cpu_ratio"] == 1
+    assert rows["BatchWorker, 32"]["round_trips_per_job"] <= 0.4 < rows["SimpleWorker"]["round_trips_per_job"]
+
+
+def test_the_path_from_queue_to_verdict_is_measured_beside_the_bare_encoder(tiny_clip: Path) -> None:
+    ended = sluice(
+        "bench", "pipeline", "--model", tiny_clip, "--images", 12, "--batch-size", 4, "--rounds", 1, "--json"
+    )
+    assert ended.returncode == 0, ended.stderr
+    rows = {row["stream"]: row for row in map(json.loads, ended.stdout.splitlines())}
+    assert list(rows) == ["bare encoder", "JPEG 500x375", "JPEG 4000x3000", "JPEG 500x375, 90 % seen before"]
+    assert rows["bare encoder"]["share_of_bare"] == 1
+    assert all(row["images_per_second"] > 0 for row in rows.values())

@@ -61,14 +61,13 @@ class PipelineRow:
 
 
 def bench_pipeline(
-    connection: redis.Redis, url: str, settings: Settings, images: int, rounds: int, progress: Callable[[str], None]
+    connection: redis.Redis, settings: Settings, images: int, rounds: int, progress: Callable[[str], None]
 ) -> list[PipelineRow]:
     """Measure.
 
     Args:
         connection: To a Redis that is emptied again and again.
-        url: Of it.
-        settings: Model, device, precision and batch.
+        settings: That Redis, the model, device, precision, threads and batch.
         images: In each stream of different images; the stream of repeats has ten times as many.
         rounds: How often each takes its turn.
         progress: Told what runs.
@@ -96,7 +95,7 @@ def bench_pipeline(
                 progress(f"round {turn + 1} of {rounds}: {stream.name}, {stream.images} images")
                 connection.flushall()
                 _enqueue(connection, files[stream.name], stream)
-                _work(url, settings, Path(directory), memo=stream.different < stream.images)
+                _work(settings, Path(directory), memo=stream.different < stream.images)
                 rates.setdefault(stream.name, []).append(_rate(connection, settings.batch_size))
     bare = max(rates["bare encoder"])
     return [PipelineRow(name, max(found), max(found) / bare) for name, found in rates.items()]
@@ -109,11 +108,11 @@ def photographs(count: int, width: int, height: int) -> list[bytes]:
         Files; the same for the same arguments.
     """
     rng = np.random.default_rng(0)
-    texture = rng.normal(0, 12, (height, width, 1))
+    texture = rng.normal(0, 12, (height, width, 1)).astype(np.int16)
     files = []
     for _ in range(count):
         coarse = Image.fromarray(rng.integers(0, 256, (24, 32, 3), dtype=np.uint8)).resize((width, height))
-        pixels = np.clip(np.asarray(coarse) + np.roll(texture, int(rng.integers(width)), axis=1), 0, 255)
+        pixels = np.clip(np.asarray(coarse, np.int16) + np.roll(texture, int(rng.integers(width)), axis=1), 0, 255)
         file = io.BytesIO()
         Image.fromarray(pixels.astype(np.uint8)).save(file, "JPEG", quality=90)
         files.append(file.getvalue())
@@ -151,9 +150,10 @@ def _enqueue(connection: redis.Redis, files: Sequence[bytes], stream: Stream) ->
         moderation.enqueue_many(rows[start : start + 500])
 
 
-def _work(url: str, settings: Settings, policies: Path, memo: bool) -> None:
+def _work(settings: Settings, policies: Path, memo: bool) -> None:
     own: dict[str, Any] = {
-        "redis_url": url, "model": settings.model, "device": settings.device, "precision": settings.precision,
+        "redis_url": settings.redis_url, "threads": settings.threads, "model": settings.model,
+        "device": settings.device, "precision": settings.precision,
         "batch_size": settings.batch_size, "policies": policies, "policy": "bench", "metrics_port": 0,
         "log_level": "error", "memo_ttl_seconds": 3600 if memo else 0,
     }  # fmt: skip

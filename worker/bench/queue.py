@@ -59,6 +59,10 @@ class EmptyStable:
         """End it."""
         return [self._outcome(place) for place in range(self._batches.popleft())]
 
+    def take_memo(self) -> dict[tuple[str, str], int]:
+        """Return nothing: there is no memo."""
+        return {}
+
     def kill(self) -> None:
         """Forget everything."""
         self._batches.clear()
@@ -87,11 +91,11 @@ class QueueRow:
     cpu_ratio: float = 1.0
 
 
-def bench_queue(connection: redis.Redis, jobs: int, rounds: int, progress: Callable[[str], None]) -> list[QueueRow]:
+def bench_queue(url: str, jobs: int, rounds: int, progress: Callable[[str], None]) -> list[QueueRow]:
     """Measure.
 
     Args:
-        connection: To a Redis that is emptied again and again.
+        url: Of a Redis that is emptied again and again.
         jobs: For each run of a `BatchWorker`; RQ's own get a tenth.
         rounds: How often each kind takes its turn.
         progress: Told what runs.
@@ -103,7 +107,7 @@ def bench_queue(connection: redis.Redis, jobs: int, rounds: int, progress: Calla
     for turn in range(rounds):
         for name, make, count in _kinds(jobs):
             progress(f"round {turn + 1} of {rounds}: {name}, {count} jobs")
-            measured.setdefault(name, []).append(_run(name, make, connection, count))
+            measured.setdefault(name, []).append(_run(name, make, url, count))
     rows = [_median(found) for found in measured.values()]
     simple = rows[0]
     return [
@@ -135,11 +139,12 @@ def _batch_worker(batch: int, every_failing: int) -> Callable[[redis.Redis], Bas
     )
 
 
-def _run(name: str, make: Callable[[redis.Redis], BaseWorker], connection: redis.Redis, jobs: int) -> QueueRow:
+def _run(name: str, make: Callable[[redis.Redis], BaseWorker], url: str, jobs: int) -> QueueRow:
+    connection = redis.Redis.from_url(url)
     connection.flushall()
     rows = [Queue.prepare_data(_EMPTY, kwargs={"content_id": str(number)}, timeout=180) for number in range(jobs)]
     Queue(_QUEUE, connection=connection, serializer="json").enqueue_many(rows)
-    worker = make(redis.Redis(**connection.connection_pool.connection_kwargs))
+    worker = make(redis.Redis.from_url(url))
     worker.log_job_description = False
     logging.getLogger("worker").setLevel(logging.ERROR)
     reads, cpu, started = _reads(connection), _cpu_seconds(), time.perf_counter()

@@ -16,6 +16,8 @@ from rich.console import Console
 from rich.table import Table
 
 from worker.cli.console import Commands, add_command, print_json, settings_of
+from worker.cli.embedded_redis import embedded_redis
+from worker.connection import open_redis
 from worker.errors import Missing, UsageError
 
 if TYPE_CHECKING:
@@ -69,6 +71,29 @@ def add_commands(commands: Commands) -> None:
         "--max-drift", type=float, default=_MAX_DRIFT, metavar="SCORE", help=f"exit code 1 above ({_MAX_DRIFT:g})"
     )
     precision.add_argument("--json", action="store_true", help="print one JSON object a row")
+
+    queue = add_command(
+        verbs,
+        "queue",
+        _queue,
+        "jobs a second of the batch worker with an empty handler, beside RQ's own workers, on a Redis of its own",
+        (),
+        "  sluice bench queue\n  sluice bench queue --jobs 2000 --rounds 1 --json",
+    )
+    queue.add_argument("--jobs", type=int, default=4000, metavar="N", help="for each run of a batch worker (4000)")
+    pipeline = add_command(
+        verbs,
+        "pipeline",
+        _pipeline,
+        "images a second of one worker from queue to verdict, beside the bare encoder, on a Redis of its own",
+        ("device", "precision", "batch_size", "threads"),
+        "  sluice bench pipeline\n  sluice bench pipeline --model builtin --images 512 --json",
+    )
+    pipeline.add_argument("--model", help="a local directory or `builtin`; without, a ViT-B/32 of random weights")
+    pipeline.add_argument("--images", type=int, default=192, metavar="N", help="different images in a stream (192)")
+    for verb in (queue, pipeline):
+        verb.add_argument("--rounds", type=int, default=3, metavar="N", help="turns of each (3)")
+        verb.add_argument("--json", action="store_true", help="print one JSON object a row")
 
 
 def _encoder(options: argparse.Namespace) -> int:
@@ -147,6 +172,43 @@ def _print_precision(rows: list[DriftRow], options: argparse.Namespace, about: d
             row.category, f"{row.max_drift:.4f}", f"{row.mean_drift:.5f}", f"{row.p99_drift:.4f}",
             f"{row.stricter} of {row.images}", f"{row.milder} of {row.images}",
         )  # fmt: skip
+    Console().print(table)
+
+
+def _queue(options: argparse.Namespace) -> int:
+    if min(options.jobs, options.rounds) < 1:
+        raise UsageError("--jobs and --rounds count; give 1 or more")
+    from worker.bench.queue import bench_queue
+
+    with embedded_redis() as (url, _):
+        rows = bench_queue(url, options.jobs, options.rounds, _progress)
+    _print_rows([asdict(row) for row in rows], options.json, "the ratios are multiples of SimpleWorker's")
+    return 0
+
+
+def _pipeline(options: argparse.Namespace) -> int:
+    settings = settings_of(options)
+    if min(options.images, options.rounds) < 1:
+        raise UsageError("--images and --rounds count; give 1 or more")
+    from worker.bench.pipeline import bench_pipeline
+    from worker.encoder.clip import use_threads
+
+    use_threads(_threads(settings))
+    with _checkpoint(options.model) as directory, embedded_redis() as (url, _):
+        chosen = settings.model_copy(update={"model": directory, "redis_url": url})
+        rows = bench_pipeline(open_redis(url), chosen, options.images, options.rounds, _progress)
+    _print_rows([asdict(row) for row in rows], options.json, "limit: the bare encoder on views that are ready")
+    return 0
+
+
+def _print_rows(rows: list[dict[str, Any]], as_json: bool, caption: str) -> None:
+    if as_json:
+        for row in rows:
+            print_json(_rounded(row))
+        return
+    table = Table(*(name.replace("_", " ") for name in rows[0]), caption=caption)
+    for row in rows:
+        table.add_row(*(f"{value:.4g}" if isinstance(value, float) else str(value) for value in row.values()))
     Console().print(table)
 
 

@@ -22,9 +22,9 @@ from rich.live import Live
 from worker.cli.console import Commands, add_command, settings_of
 from worker.cli.embedded_redis import embedded_redis, end, free_port
 from worker.cli.tables import add_verdict, verdict_table
-from worker.client import Moderation
+from worker.client import QUEUES, Moderation
 from worker.connection import open_redis, require_redis
-from worker.errors import SluiceError
+from worker.errors import SluiceError, UsageError
 from worker.records import Verdict
 from worker.settings import mask_url
 
@@ -53,7 +53,7 @@ def _demo(options: argparse.Namespace) -> int:
         stack.enter_context(_signals_as_interrupt())
         if options.setting_redis_url:
             url = settings.redis_url
-            require_redis(open_redis(url), mask_url(url))
+            _require_unused(url)
             console.print(f"1. Redis at {mask_url(url)}")
         else:
             url, what = stack.enter_context(embedded_redis())
@@ -67,6 +67,19 @@ def _demo(options: argparse.Namespace) -> int:
         _show_metrics(console, metrics_port)
     _show_next(console)
     return 0
+
+
+def _require_unused(url: str) -> None:
+    """Make sure that nobody's uploads are judged by a model that knows drawings.
+
+    Raises:
+        RedisUnreachable: Redis does not answer.
+        UsageError: It has jobs.
+    """
+    connection = open_redis(url)
+    require_redis(connection, mask_url(url))
+    if any(connection.exists(f"rq:queue:{name}") for name in QUEUES.values()):
+        raise UsageError(f"Redis at {mask_url(url)} has jobs waiting; give the demonstration an empty one, or none")
 
 
 @contextmanager

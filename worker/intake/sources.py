@@ -22,6 +22,7 @@ import redis
 from anyio.from_thread import BlockingPortal, start_blocking_portal
 from ssrfguard import SSRFGuardError, TooManyRedirectsError
 
+from worker.addresses import fetch_policy, guarded_client, shown
 from worker.errors import (
     AddressRefused,
     BlobMismatch,
@@ -33,7 +34,6 @@ from worker.errors import (
     SourceRefused,
     SourceUnavailable,
 )
-from worker.intake.addresses import fetch_policy, guarded_client, shown
 from worker.records import ImageRef
 
 #: Redis key of a blob, before its digest.

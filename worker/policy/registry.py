@@ -75,7 +75,8 @@ def load_directory(directory: Path) -> PolicySet:
         PolicyInvalid: Every error in every file.
     """
     if not directory.is_dir():
-        raise PolicyMissing(f"no policy directory at {directory}; set SLUICE_POLICIES to one")
+        shipped = shipped_directory()
+        raise PolicyMissing(f"no policy directory at {directory}; set SLUICE_POLICIES to one, such as {shipped}")
     policies, findings = _load_versions(directory)
     if not policies and not findings:
         raise PolicyMissing(f"no policy in {directory}; put one at {directory}/<id>/v1.yaml")

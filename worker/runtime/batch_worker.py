@@ -6,10 +6,7 @@ Neither this module nor what it imports brings torch in.
 
 from __future__ import annotations
 
-import contextlib
 import logging
-import os
-import signal
 import time
 from collections.abc import Callable, Sequence
 from types import FrameType
@@ -18,19 +15,20 @@ from typing import Any, ClassVar
 import redis
 from redis.client import Pipeline as Transaction
 from rq import Queue
-from rq.command import parse_payload
 from rq.exceptions import StopRequested
 from rq.executions import Execution
 from rq.job import Job
 from rq.suspension import is_suspended
 from rq.utils import now
-from rq.worker.base import WorkerStatus
+from rq.worker.base import DequeueStrategy, WorkerStatus
 
+from worker.errors import WorkerKilled
 from worker.metrics import Metrics
-from worker.runtime.batches import Batches
-from worker.runtime.claims import HELD_PREFIX, Claim, Hands
+from worker.runtime.batches import LONE_DEATHS, Batches
+from worker.runtime.claims import HELD_PREFIX, Claim, Hands, prefixes_of
+from worker.runtime.commands import CommandedWorker
 from worker.runtime.doorbell import Doorbell
-from worker.runtime.ending_worker import End, EndingWorker
+from worker.runtime.ending_worker import End
 from worker.runtime.ends import Ends
 from worker.runtime.observed import observe_claims, observe_ends
 from worker.runtime.recovery import Keeper, recover
@@ -41,15 +39,13 @@ from worker.sinks.stream import VerdictStream
 
 log = logging.getLogger(__name__)
 
-#: Seconds after which RQ forgets a silent worker.
-_WORKER_TTL_SECONDS = 60
 #: Seconds between looks at suspension and maintenance, while there is nothing to do.
 _LISTEN_SECONDS = 1.0
 #: A second signal so soon is the same one, sent by a pool and by the terminal.
 _SAME_SIGNAL_SECONDS = 1.0
 
 
-class BatchWorker(EndingWorker):
+class BatchWorker(CommandedWorker):
     """Takes up to `BATCH_SIZE` jobs at once, from several queues, and ends each by itself.
 
     Args:
@@ -75,22 +71,25 @@ class BatchWorker(EndingWorker):
     ) -> None:
         if self.forced_serializer:
             kwargs["serializer"] = self.forced_serializer
-        kwargs["worker_ttl"] = kwargs.get("worker_ttl") or _WORKER_TTL_SECONDS
         super().__init__(*args, **kwargs)
         for queue in self.queues:
             queue.serializer = self.serializer
         self.settings = settings or load_settings()
         self.metrics = metrics or Metrics()
         self.stream = VerdictStream(self.settings.verdict_stream_maxlen)
-        self.stable: Stable = stable or self.open_stable()
+        self.stable = stable or self.open_stable()
         self.batches = Batches(self.stable, self._end)
         self._hurry = hurry
-        #: By execution; read by the keeper's thread.
-        self._held: dict[str, Claim] = {}
+        self._held = {}
         self._next: list[Claim] = []
+        self._shutdown_is_noted = False
         self._jobs_left = float("inf")
         self._hands = Hands(
-            self.connection, self.name, self.settings.recovery_seconds, self.worker_ttl, self.job_monitoring_interval
+            self.connection,
+            self.name,
+            self.settings.recovery_seconds,
+            self.job_monitoring_interval,
+            prefixes_of(self.job_class, self.queue_class),
         )
         self._ends = Ends(self)
         self._keeper: Keeper | None = None
@@ -127,9 +126,11 @@ class BatchWorker(EndingWorker):
             # Else RQ waits a second for a thread that waits a minute.
             self.pubsub_thread.stop()
         try:
-            if self._held or self._next:
+            if self._held:
                 self.stable.kill()
-                log.warning("%d unfinished jobs go back to their queues", len(self._hands.give_back()))
+            # Asked of Redis: of a claim that was cut short it may know more than this process.
+            if back := self._hands.give_back():
+                log.warning("%d unfinished jobs go back to their queues", len(back))
             super().teardown()
             self._hands.sign_off()
         except redis.RedisError as error:
@@ -157,8 +158,10 @@ class BatchWorker(EndingWorker):
         raise SystemExit(128 + signum)
 
     def heartbeat(self, timeout: int | None = None, pipeline: Transaction | None = None) -> None:
-        """Tell Redis that the worker lives; appear again where Redis came back without its data."""
-        if pipeline is None and self.birth_date and not self.connection.exists(self.key):
+        """Tell Redis that the worker lives; appear again where Redis, or another worker, has forgotten it."""
+        if pipeline is None and self.birth_date and not self.connection.hexists(self.key, "birth"):
+            # A claim or a state may have been written since another worker took this one for dead.
+            self.connection.delete(self.key)
             self.register_birth()
         super().heartbeat(timeout, pipeline)
 
@@ -174,6 +177,7 @@ class BatchWorker(EndingWorker):
             self.batches.turned = time.monotonic()
             self._may_go_on()
             try:
+                self.heartbeat()
                 if self.should_run_maintenance_tasks:
                     self.run_maintenance_tasks()
                 self._next = self._claim()
@@ -195,24 +199,36 @@ class BatchWorker(EndingWorker):
 
     def _listen(self) -> Doorbell:
         if self._doorbell is None:
-            self._doorbell = Doorbell(self.connection, self.queue_names())
+            self._doorbell = Doorbell(self.connection, self.queue_keys())
         return self._doorbell
 
     def _claim(self) -> list[Claim]:
         """Claim a batch: what is there, and what arrives within `BATCH_WAIT_SECONDS` of the first."""
         wanted = int(min(self.settings.batch_size, self._jobs_left))
         claims = self._claim_now(wanted)
-        if 0 < len(claims) < wanted and self.settings.batch_wait_seconds and not claims[0].is_lone:
+        if 0 < len(claims) < wanted and self.settings.batch_wait_seconds and not claims[0].deaths:
             time.sleep(self.settings.batch_wait_seconds)
             claims += self._claim_now(wanted - len(claims))
         self._jobs_left -= len(claims)
         return claims
 
     def _claim_now(self, wanted: int) -> list[Claim]:
-        claims, dropped = self._hands.claim([queue.name for queue in self._ordered_queues], wanted)
+        if self._dequeue_strategy not in (None, DequeueStrategy.DEFAULT):
+            # RQ changes the order of the queues after each job.
+            found: list[Claim] = []
+            while len(found) < wanted and (one := self._claim_in_order(1)):
+                found += one
+            return found
+        return self._claim_in_order(wanted)
+
+    def _claim_in_order(self, wanted: int) -> list[Claim]:
+        names = [queue.name for queue in self._ordered_queues]
+        claims, dropped = self._hands.claim(names, wanted, len(self._held))
         for name in dropped:
             log.warning("dropped from a queue, because it is no job: %s", name)
         for claim in claims:
+            if claim.deaths > LONE_DEATHS:
+                claim.error = WorkerKilled(f"{claim.deaths} workers died while they held this job")
             self._hold(claim)
         if claims:
             self._state = WorkerStatus.BUSY
@@ -241,13 +257,22 @@ class BatchWorker(EndingWorker):
         claims, self._next = self._next or [self._adopt(job, queue)], []
         self.batches.submit(claims)
         while len(self.batches):
-            may_take = self.batches.has_place and not self._stop_requested and self._jobs_left > 0
+            may_take = self.batches.has_place and not claims[0].deaths
+            may_take = may_take and not self._stop_requested and self._jobs_left > 0
+            self._note_shutdown()
             more = self._claim() if may_take and not self.should_run_maintenance_tasks else []
             if more:
                 self.batches.submit(more)
             else:
                 self.batches.advance()
+        self._note_shutdown()
         self.set_state(WorkerStatus.IDLE)
+
+    def _note_shutdown(self) -> None:
+        """Show in Redis that the worker was asked to leave; not in the signal's handler, which may be anywhere."""
+        if self._stop_requested and not self._shutdown_is_noted:
+            self.set_shutdown_requested_date()
+            self._shutdown_is_noted = True
 
     def _adopt(self, job: Job, queue: Queue) -> Claim:
         """Return a job that somebody else took from its queue as a claim."""
@@ -266,40 +291,6 @@ class BatchWorker(EndingWorker):
         for claim in claims:
             self._held.pop(claim.execution_id, None)
             self.executions.pop(claim.execution_id, None)
-        observe_ends(self.metrics, written, time.perf_counter() - started)
-
-    # -- what operators ask for --------------------------------------------------------------------------------------
-
-    @property
-    def horse_pid(self) -> int:
-        """The horse's process id; 0 where there is none."""
-        return self.stable.pid
-
-    def kill_horse(self, sig: signal.Signals = signal.SIGKILL) -> None:
-        """Kill the horse, from whichever thread; its jobs are run apart."""
-        if self.stable.pid:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(self.stable.pid, sig)
-
-    def handle_payload(self, message: dict[str, Any]) -> None:
-        """Obey a command; RQ's own way with `stop-job` knows of one job only."""
-        try:
-            payload = parse_payload(message)
-            command, job_id = payload["command"], str(payload.get("job_id"))
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            log.warning("a command that cannot be read: %r", error)
-            return
-        if command != "stop-job":
-            super().handle_payload(message)
-        elif any(claim.job_id == job_id for claim in list(self._held.values())):
-            self.batches.to_stop.add(job_id)
-        else:
-            log.warning("not working on job %s, so it cannot be stopped", job_id)
-
-    def request_stop_execution(self, execution_id: str) -> None:
-        """Stop one execution; called from the thread that hears commands."""
-        claim = self._held.get(execution_id)
-        if claim is None:
-            log.warning("not running execution %s, so it cannot be stopped", execution_id)
-        else:
-            self.batches.to_stop.add(claim.job_id)
+        counts = observe_ends(self.metrics, written, time.perf_counter() - started)
+        self.metrics.observe_memo(self.stable.take_memo())
+        log.info("%d jobs in %.3f s: %s", len(claims), seconds, counts)

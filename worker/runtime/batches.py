@@ -37,7 +37,8 @@ Ended = Callable[[Sequence[Claim], Sequence[Outcome], float], None]
 @dataclass(slots=True)
 class _Batch:
     claims: list[Claim]
-    #: On the monotonic clock: when it was handed over, and when the shortest time-out in it is over.
+    #: On the monotonic clock: when it was handed over, and when the shortest time-out in it is over, which begins when
+    #: the horse has no batch before it.
     began: float
     deadline: float
 
@@ -70,9 +71,9 @@ class Batches:
 
     def submit(self, claims: Sequence[Claim]) -> None:
         """Hand over a batch."""
+        self._open()
+        self._in_hand.append(_new_batch(claims))
         try:
-            self._stable.open()
-            self._in_hand.append(_new_batch(claims))
             self._stable.submit(claims)
         except HorseDied as error:
             self._after_death(error)
@@ -81,28 +82,50 @@ class Batches:
         """Wait a moment for the batch that was handed over first, and see to what went wrong."""
         self.turned = time.monotonic()
         first = self._in_hand[0]
-        deadline = min(batch.deadline for batch in self._in_hand)
         try:
-            outcomes = self._stable.collect(min(_TICK_SECONDS, deadline - time.monotonic()))
+            outcomes = self._stable.collect(min(_TICK_SECONDS, first.deadline - time.monotonic()))
         except HorseDied as error:
             self._after_death(error)
             return
         if outcomes is not None:
             self._in_hand.popleft()
+            if self._in_hand:
+                # What it waited for the one before it is not its own lateness.
+                self._in_hand[0].deadline = _deadline_of(self._in_hand[0].claims)
             self._end(first, outcomes)
         elif self._wanted_stopped():
             self._stable.kill()
             self._run_apart(self._without_stopped([batch.claims for batch in self._take_all()]))
-        elif time.monotonic() >= deadline:
+        elif time.monotonic() >= first.deadline:
             self._stable.kill()
             late, *others = self._take_all()
             log.warning("a batch of %d jobs took too long; its jobs are run apart", len(late.claims))
             self._run_apart([*_blame_late(late.claims), *(batch.claims for batch in others)])
 
+    def _open(self) -> None:
+        """Have a horse; one that dies while it loads its model is no job's fault.
+
+        Raises:
+            HorseDied: Again and again.
+        """
+        for _ in range(_BROKEN_DEATHS):
+            try:
+                self._stable.open()
+            except HorseDied as error:
+                log.warning("%s; trying again", error)
+                self.turned = time.monotonic()
+            else:
+                return
+        self._stable.open()
+
     def _after_death(self, error: HorseDied) -> None:
         batches = self._take_all()
         log.error("%s; its jobs are run apart", error)
-        self._run_apart([part for batch in batches for part in _blame_dead(batch.claims)])
+        if len(batches) == 1:
+            self._run_apart(_blame_dead(batches[0].claims))
+        else:
+            # Neither was alone.
+            self._run_apart([part for batch in batches for part in _halves(batch.claims) if part])
 
     def _take_all(self) -> list[_Batch]:
         batches = list(self._in_hand)
@@ -114,9 +137,9 @@ class Batches:
         waiting = deque(groups)
         while waiting:
             group = waiting.popleft()
+            self._open()
+            batch = _new_batch(group)
             try:
-                self._stable.open()
-                batch = _new_batch(group)
                 self._stable.submit(group)
                 outcomes = self._collect(batch)
             except HorseDied as error:
@@ -166,9 +189,12 @@ class Batches:
 
 
 def _new_batch(claims: Sequence[Claim]) -> _Batch:
-    now = time.monotonic()
+    return _Batch(list(claims), time.monotonic(), _deadline_of(claims))
+
+
+def _deadline_of(claims: Sequence[Claim]) -> float:
     timeouts = [claim.timeout_seconds if claim.error is None else _SAYING_SECONDS for claim in claims]
-    return _Batch(list(claims), now, now + min(timeouts))
+    return time.monotonic() + min(timeouts)
 
 
 def _halves(claims: list[Claim]) -> list[list[Claim]]:

@@ -13,7 +13,9 @@ from typing import Any
 from uuid import uuid4
 
 import redis
+from rq import Queue
 from rq.defaults import RQ_KEY_PREFIX
+from rq.job import Job
 from rq.utils import utcformat
 
 _SCRIPTS = Path(__file__).parent / "lua"
@@ -25,6 +27,15 @@ HELD_PREFIX = "sluice:held:"
 DEATHS = b"sluice_deaths"
 #: One claim in so many begins with a lower queue, in turn: the lower ones are never starved.
 TURN = 16
+
+
+#: What RQ's keys, its jobs' keys and its queues' keys start with.
+Prefixes = tuple[str, str, str]
+
+
+def prefixes_of(job_class: type[Job], queue_class: type[Queue]) -> Prefixes:
+    """Return what the scripts put before ids and names; classes of jobs and queues may have prefixes of their own."""
+    return RQ_KEY_PREFIX, job_class.redis_job_namespace_prefix, queue_class.redis_queue_namespace_prefix
 
 
 def read_script(connection: redis.Redis, name: str) -> Any:
@@ -60,9 +71,10 @@ class Claim:
         return datetime.fromtimestamp(self.began, UTC)
 
     @property
-    def is_lone(self) -> bool:
-        """Whether a worker died while it held this job: then it is claimed alone."""
-        return DEATHS in self.fields
+    def deaths(self) -> int:
+        """How many workers died while they held this job; after the first, it runs alone."""
+        count = self.fields.get(DEATHS, b"0")
+        return int(count) if count.isdigit() else 0
 
     @property
     def timeout_seconds(self) -> float:
@@ -91,8 +103,8 @@ class Hands:
         connection: Of the worker.
         worker: Its name in RQ.
         lease_seconds: Another worker takes over what this one holds when it has been silent for so long.
-        worker_ttl_seconds: How long RQ remembers a worker that is silent.
         interval_seconds: RQ's heartbeat interval.
+        prefixes: See `prefixes_of`.
     """
 
     def __init__(
@@ -100,23 +112,26 @@ class Hands:
         connection: redis.Redis,
         worker: str,
         lease_seconds: float,
-        worker_ttl_seconds: int,
         interval_seconds: int,
+        prefixes: Prefixes,
     ) -> None:
         self._connection = connection
         self._worker = worker
         self._lease_seconds = lease_seconds
-        self._worker_ttl_seconds = worker_ttl_seconds
         self._interval_seconds = interval_seconds
+        self._prefixes = prefixes
         self._claim, self._renew, self._recover = (read_script(connection, n) for n in ("claim", "renew", "recover"))
         self._claims = 0
+        #: Ids of the executions of a claim whose answer has not come.
+        self._asked: list[str] = []
 
-    def claim(self, queues: Sequence[str], wanted: int) -> tuple[list[Claim], list[str]]:
+    def claim(self, queues: Sequence[str], wanted: int, held: int = 0) -> tuple[list[Claim], list[str]]:
         """Start up to `wanted` jobs, without waiting for any.
 
         Args:
             queues: Names, first served first; one claim in sixteen begins with a lower one.
             wanted: How many.
+            held: How many the worker has already; a job that is to run alone waits until there are none.
 
         Returns:
             The jobs that were started, and what was on a queue without being a job: it is dropped.
@@ -124,12 +139,12 @@ class Hands:
         self._claims += 1
         names = self._in_turn(queues)
         now = datetime.now(UTC)
-        executions = [uuid4().hex for _ in range(wanted)]
-        keys = [f"{RQ_KEY_PREFIX}:queue:{name}" for name in names]
-        arguments = [RQ_KEY_PREFIX, self._worker, wanted, *self._stamps(now), self._interval_seconds]
-        started, dropped = self._claim(
-            keys, [*arguments, self._lease_seconds, self._worker_ttl_seconds + 60, *executions]
-        )
+        # A claim whose answer was lost is made again, and answered again: else nobody would know of its jobs.
+        executions = self._asked = self._asked or [uuid4().hex for _ in range(wanted)]
+        keys = [self._prefixes[2] + name for name in names]
+        arguments = [*self._prefixes, self._worker, len(executions), *self._stamps(now), self._interval_seconds]
+        started, dropped = self._claim(keys, [*arguments, self._lease_seconds, held, *executions])
+        self._asked = []
         claims = [
             Claim(
                 job_id.decode(),
@@ -149,8 +164,8 @@ class Hands:
             Whether the lease had held until now; if not, another worker may have taken over.
         """
         flat = [part for claim in claims for part in (claim.job_id, claim.execution_id, claim.queue)]
-        head = [RQ_KEY_PREFIX, self._worker, self._lease_seconds, *self._stamps(datetime.now(UTC))]
-        return bool(self._renew((), [*head, self._worker_ttl_seconds + 60, self._interval_seconds, *flat]))
+        head = [*self._prefixes, self._worker, self._lease_seconds, *self._stamps(datetime.now(UTC))]
+        return bool(self._renew((), [*head, self._interval_seconds, *flat]))
 
     def give_back(self) -> list[str]:
         """Put everything that is held back to the front of its queue; the ids of the jobs."""
@@ -172,7 +187,7 @@ class Hands:
         self._connection.zrem(LEASES, self._worker)
 
     def _call_recover(self, worker: str, deaths: int) -> list[str]:
-        return [job_id.decode() for job_id in self._recover((), [RQ_KEY_PREFIX, worker, deaths]) or ()]
+        return [job_id.decode() for job_id in self._recover((), [*self._prefixes, worker, deaths]) or ()]
 
     def _in_turn(self, queues: Sequence[str]) -> list[str]:
         turn, place = divmod(self._claims, TURN)

@@ -1,6 +1,6 @@
 """Waits until a queue has a job, without taking it: what is not taken cannot be lost.
 
-In: names of queues. Out: a return. Redis moves the first job of a list onto its own place, which changes nothing, and
+In: keys of queues. Out: a return. Redis moves the first job of a list onto its own place, which changes nothing, and
 blocks while there is none; BLPOP would take it out of Redis and leave it to luck.
 """
 
@@ -11,7 +11,6 @@ import time
 from collections.abc import Callable, Sequence
 
 import redis
-from rq.defaults import RQ_KEY_PREFIX
 
 #: Seconds of one blocking read, after which a thread looks whether it is still wanted.
 _BLOCK_SECONDS = 1.0
@@ -24,7 +23,7 @@ class Doorbell:
 
     Args:
         connection: Its pool gives the connections.
-        queues: Names.
+        queues: Their keys.
     """
 
     def __init__(self, connection: redis.Redis, queues: Sequence[str]) -> None:
@@ -33,7 +32,7 @@ class Doorbell:
         self._wanted = threading.Event()
         self._closed = False
         self._threads = [
-            threading.Thread(target=self._listen, args=(name,), name=f"doorbell {name}", daemon=True) for name in queues
+            threading.Thread(target=self._listen, args=(key,), name=f"doorbell {key}", daemon=True) for key in queues
         ]
         for thread in self._threads:
             thread.start()
@@ -58,8 +57,7 @@ class Doorbell:
         self._closed = True
         self._wanted.set()
 
-    def _listen(self, name: str) -> None:
-        key = f"{RQ_KEY_PREFIX}:queue:{name}"
+    def _listen(self, key: str) -> None:
         while not self._closed:
             self._wanted.wait()
             try:

@@ -118,7 +118,8 @@ class EndingWorker(Worker):
         if end is not None and execution is not None:
             end.retried = job.get_status(refresh=False) == JobStatus.FAILED and job.should_retry
             if end.outcome.verdict is not None and not end.retried:
-                fence = Fence(job.started_job_registry.key, execution.composite_key)
+                # Not RQ's registry: a job that keeps no result, or was cancelled, has left it by now.
+                fence = Fence(HELD_PREFIX + self.name, execution.composite_key)
                 self.stream.push(pipeline, end.outcome.verdict, fence)
             pipeline.hdel(HELD_PREFIX + self.name, execution.composite_key)
             pipeline.hdel(job.key, "sluice_deaths")

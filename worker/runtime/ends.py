@@ -13,12 +13,11 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from rq.defaults import RQ_KEY_PREFIX
 from rq.job import Job, JobStatus
 from rq.utils import utcformat
 
 from worker.errors import JobError
-from worker.runtime.claims import read_script
+from worker.runtime.claims import prefixes_of, read_script
 from worker.runtime.ending_worker import End, EndingWorker
 
 log = logging.getLogger(__name__)
@@ -42,6 +41,7 @@ class Ends:
     def __init__(self, worker: EndingWorker) -> None:
         self._worker = worker
         self._script = read_script(worker.connection, "end")
+        self._prefixes = prefixes_of(worker.job_class, worker.queue_class)
 
     def write(self, ends: Sequence[End], seconds_worked: float) -> list[End]:
         """End a batch.
@@ -80,7 +80,7 @@ class Ends:
     def _send(self, rows: Sequence[list[Any]], seconds_worked: float) -> list[int]:
         if not rows:
             return []
-        flat: list[Any] = [RQ_KEY_PREFIX, self._worker.name, seconds_worked, len(rows)]
+        flat: list[Any] = [*self._prefixes, self._worker.name, seconds_worked, len(rows)]
         for row in rows:
             flat.append(len(row))
             flat += row

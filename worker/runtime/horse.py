@@ -17,7 +17,7 @@ import threading
 import traceback
 import zlib
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 
@@ -69,7 +69,7 @@ class Horse:
     def run(self) -> None:
         """Work until the worker is gone."""
         for work in (self._receive, self._prepare):
-            threading.Thread(target=work, name=work.__name__, daemon=True).start()
+            threading.Thread(target=_or_die, args=(work,), name=work.__name__, daemon=True).start()
         while (batch := self._prepared.get()) is not None:
             outcomes = self._judge(batch)
             memo, self._memo = self._memo, Counter()
@@ -146,6 +146,15 @@ class Horse:
         if error is not None and not isinstance(error, SluiceError):
             error = RuntimeError("".join(traceback.format_exception(error)))
         return Outcome(payload=payload, error=error)
+
+
+def _or_die(work: Callable[[], None]) -> None:
+    """Work in a thread; its end by an exception is the horse's: one that lived on would hold its batches for ever."""
+    try:
+        work()
+    except BaseException:
+        log.exception("the horse ends")
+        os._exit(1)
 
 
 def _judged(

@@ -14,6 +14,9 @@ from rq.scheduler import RQScheduler
 
 log = logging.getLogger(__name__)
 
+#: A scheduler that is silent for so long gives its place up, in seconds; RQ waits for a minute, and then for ten more.
+_LEASE_SECONDS = 5
+
 
 class SchedulerThread(RQScheduler):
     """RQ's scheduler, run by a thread of the worker.
@@ -35,6 +38,26 @@ class SchedulerThread(RQScheduler):
         """Ask the thread to stop, and wait for it to give its locks back."""
         self.request_stop()
         self._thread.join(timeout_seconds)
+
+    @property
+    def should_reacquire_locks(self) -> bool:
+        """Whether there is a queue that another scheduler sees to, or nobody any more."""
+        return bool(self._queue_names != self.acquired_locks)
+
+    def acquire_locks(self, auto_start: bool = False) -> set[str]:
+        """Take the queues that nobody sees to."""
+        acquired: set[str] = super().acquire_locks(auto_start)
+        self._shorten()
+        return acquired
+
+    def heartbeat(self) -> None:
+        """Say that this scheduler lives."""
+        super().heartbeat()
+        self._shorten()
+
+    def _shorten(self) -> None:
+        for name in self.acquired_locks:
+            self.connection.expire(self.get_locking_key(name), _LEASE_SECONDS)
 
     def _install_signal_handlers(self) -> None:
         """Leave signals to the worker; only a main thread could take them."""

@@ -28,6 +28,8 @@ from worker.settings import Settings, mask_url
 log = logging.getLogger(__name__)
 
 _GOODBYE_SECONDS = 5.0
+#: Seconds after which RQ forgets a silent worker.
+_WORKER_TTL_SECONDS = 60
 #: A loop that did not turn for so long is stuck: it turns many times a second, whatever the horse does.
 _STUCK_SECONDS = 120.0
 #: RQ's states of a worker that does not listen yet, to queues or to signals.
@@ -90,6 +92,7 @@ class Service:
             metrics=self._metrics,
             stable=stable,
             hurry=hurry,
+            worker_ttl=_WORKER_TTL_SECONDS,
             log_job_description=False,
         )
         self._worker = worker

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import time
 from collections import Counter, deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
@@ -50,6 +50,9 @@ class Stable(Protocol):
     def collect(self, timeout_seconds: float) -> list[Outcome] | None:
         """Return the outcomes of the batch that was handed over first; None where they are not there in time."""
 
+    def take_memo(self) -> Mapping[tuple[str, str], int]:
+        """Return what the memo knew since the last call: the labels of `sluice_memo_total` → how often."""
+
     def kill(self) -> None:
         """End at once whatever runs; what was in hand is forgotten."""
 
@@ -86,7 +89,6 @@ class ModelStable:
 
     Attributes:
         deaths: How many horses died.
-        memo: What the memo of the horses knew: the labels of `sluice_memo_total` → how often.
     """
 
     #: One batch in the encoder, one being fetched and decoded.
@@ -94,7 +96,7 @@ class ModelStable:
 
     def __init__(self, settings: Settings) -> None:
         self.deaths = 0
-        self.memo: Counter[tuple[str, str]] = Counter()
+        self._memo: Counter[tuple[str, str]] = Counter()
         self._settings = settings
         self._horse: _Horse | None = None
 
@@ -172,8 +174,13 @@ class ModelStable:
             raise self._died(horse, f"with {sum(horse.in_hand)} jobs in hand") from error
         horse.in_hand.popleft()
         for kind, result, count in header["memo"]:
-            self.memo[kind, result] += count
+            self._memo[kind, result] += count
         return read_outcomes(header, blobs)
+
+    def take_memo(self) -> Mapping[tuple[str, str], int]:
+        """Return what the horses' memo knew since the last call."""
+        memo, self._memo = self._memo, Counter()
+        return memo
 
     def kill(self) -> None:
         """Kill the horse; what it had in hand is forgotten here."""

@@ -14,20 +14,20 @@ from worker.records import Verdict
 #: Redis key of the stream.
 STREAM = "sluice:verdicts"
 
-# Written only while the execution is still among the queue's started ones: the same transaction takes it out, so the
-# same end of a job, sent twice over a broken connection, pushes once.
+# Written only while the worker still holds the execution: the same transaction takes it out of its hands, so the same
+# end of a job, sent twice over a broken connection, pushes once.
 _PUSH_ONCE = """
-if not redis.call('ZSCORE', KEYS[2], ARGV[1]) then return false end
+if redis.call('HEXISTS', KEYS[2], ARGV[1]) == 0 then return false end
 return redis.call('XADD', KEYS[1], unpack(ARGV, 2))
 """
 
 
 @dataclass(frozen=True, slots=True)
 class Fence:
-    """What must still be there for a push: a member of a sorted set in Redis."""
+    """What must still be there for a push: a field of a hash in Redis."""
 
     key: str
-    member: str
+    field: str
 
 
 class VerdictStream:
@@ -52,7 +52,7 @@ class VerdictStream:
         if fence is None:
             connection.execute_command("XADD", *arguments)
         else:
-            connection.eval(_PUSH_ONCE, 2, STREAM, fence.key, fence.member, *arguments[1:])
+            connection.eval(_PUSH_ONCE, 2, STREAM, fence.key, fence.field, *arguments[1:])
 
     def command(self, verdict: Verdict, verdict_json: bytes) -> list[Any]:
         """Return the Redis command that appends a verdict, for a transaction that is not redis-py's.

@@ -1,12 +1,13 @@
 -- End jobs, each by itself and each at most once: only a job that this worker still holds is written.
 --
--- ARGV: 1 key prefix, 2 worker, 3 seconds worked, 4 number of jobs; then for each job the number of its arguments, and
+-- ARGV: 1..3 prefixes of keys, of jobs' keys and of queues' keys, 4 worker, 5 seconds worked, 6 number of jobs; then for
+-- each job the number of its arguments, and
 --   S job execution queue result_ttl return_value began ended ended_text pushes…   it succeeded, and nothing is special
 --   C job execution queue commands…                                                whatever else RQ would have written
 -- where `pushes` and `commands` are, again and again, a number of arguments and these. A push is an XADD.
 -- Returns for each: 1 written; 2 written before, this is a repetition; 0 no longer ours; -1 it has dependents, and -2 Redis
 -- refused a command (both: not written, or not all of it).
-local prefix, worker = ARGV[1], ARGV[2]
+local prefix, job_prefix, worker = ARGV[1], ARGV[2], ARGV[4]
 local worker_key, executions_key = prefix .. ':worker:' .. worker, prefix .. ':worker:' .. worker .. ':executions'
 local held_key = 'sluice:held:' .. worker
 local succeeded, failed = 0, 0
@@ -22,14 +23,14 @@ end
 -- Held means: not recovered by another worker. A job may have been cancelled meanwhile, or given up by RQ's clean-up.
 local function state_of(id, execution, queue)
     if not redis.call('ZSCORE', prefix .. ':wip:' .. queue, id .. ':' .. execution) then
-        local job = redis.call('HMGET', prefix .. ':job:' .. id, 'status', 'worker_name')
+        local job = redis.call('HMGET', job_prefix .. id, 'status', 'worker_name')
         local is_open = job[2] == worker and (job[1] == 'started' or job[1] == 'canceled' or job[1] == 'failed')
         if not is_open or redis.call('HEXISTS', held_key, id .. ':' .. execution) == 0 then
             return is_repetition(id, execution) and 2 or 0
         end
         redis.call('ZREM', prefix .. ':failed:' .. queue, id)
     end
-    return redis.call('EXISTS', prefix .. ':job:' .. id .. ':dependents') == 1 and -1 or 1
+    return redis.call('EXISTS', job_prefix .. id .. ':dependents') == 1 and -1 or 1
 end
 
 local function forget(id, execution, queue)
@@ -50,7 +51,7 @@ local function replay(at, last)
 end
 
 local function succeed(id, queue, execution, ttl, value, began, ended, ended_text)
-    local job, results = prefix .. ':job:' .. id, prefix .. ':results:' .. id
+    local job, results = job_prefix .. id, prefix .. ':results:' .. id
     redis.call('HSET', job, 'status', 'finished', 'ended_at', ended_text, 'last_heartbeat', ended_text)
     redis.call('HDEL', job, 'sluice_deaths')
     if value == '' then
@@ -67,7 +68,7 @@ local function succeed(id, queue, execution, ttl, value, began, ended, ended_tex
         redis.call('EXPIRE', results, ttl)
         redis.call('ZADD', prefix .. ':finished:' .. queue, math.floor(tonumber(ended)) + ttl, id)
         redis.call('EXPIRE', job, ttl)
-        redis.call('EXPIRE', prefix .. ':job::' .. id .. ':dependencies', ttl)
+        redis.call('EXPIRE', job_prefix .. ':' .. id .. ':dependencies', ttl)
     end
 end
 
@@ -89,8 +90,8 @@ local function write(at, last)
     return 1
 end
 
-local at, ends = 5, {}
-for number = 1, tonumber(ARGV[4]) do
+local at, ends = 7, {}
+for number = 1, tonumber(ARGV[6]) do
     local last = at + tonumber(ARGV[at])
     local ok, state = pcall(write, at + 1, last)
     ends[number] = ok and state or -2
@@ -98,5 +99,5 @@ for number = 1, tonumber(ARGV[4]) do
 end
 if succeeded > 0 then redis.call('HINCRBY', worker_key, 'successful_job_count', succeeded) end
 if failed > 0 then redis.call('HINCRBY', worker_key, 'failed_job_count', failed) end
-if succeeded + failed > 0 then redis.call('HINCRBYFLOAT', worker_key, 'total_working_time', ARGV[3]) end
+if succeeded + failed > 0 then redis.call('HINCRBYFLOAT', worker_key, 'total_working_time', ARGV[5]) end
 return ends

@@ -1,8 +1,10 @@
 -- Put the jobs of a worker back to the front of their queues: of a dead one, or of one that gives its own back.
 --
--- ARGV: 1 key prefix, 2 worker, 3 what each job's count of deaths grows by (0: the worker gives them back itself)
+-- ARGV: 1..3 prefixes of keys, of jobs' keys and of queues' keys, 4 worker, 5 what each job's count of deaths grows by
+--       (0: the worker gives them back itself)
 -- Returns the ids of the jobs; nothing where the worker's lease holds.
-local prefix, worker, deaths = ARGV[1], ARGV[2], tonumber(ARGV[3])
+local prefix, job_prefix, queue_prefix = ARGV[1], ARGV[2], ARGV[3]
+local worker, deaths = ARGV[4], tonumber(ARGV[5])
 local time = redis.call('TIME')
 local lease = redis.call('ZSCORE', 'sluice:leases', worker)
 if deaths > 0 and lease and tonumber(lease) > tonumber(time[1]) + tonumber(time[2]) / 1e6 then return false end
@@ -11,7 +13,7 @@ local held = redis.call('HGETALL', held_key)
 for at = 1, #held, 2 do
     local member, queue = held[at], held[at + 1]
     local id, execution = string.match(member, '^(.*):([^:]*)$')
-    local job_key = prefix .. ':job:' .. id
+    local job_key = job_prefix .. id
     local was_held = redis.call('ZREM', prefix .. ':wip:' .. queue, member) == 1
     local job = redis.call('HMGET', job_key, 'status', 'worker_name')
     redis.call('DEL', prefix .. ':execution:' .. member)
@@ -22,8 +24,8 @@ for at = 1, #held, 2 do
         redis.call('PERSIST', job_key)
         redis.call('HSET', job_key, 'status', 'queued')
         if deaths > 0 then redis.call('HINCRBY', job_key, 'sluice_deaths', deaths) end
-        redis.call('SADD', prefix .. ':queues', prefix .. ':queue:' .. queue)
-        redis.call('LPUSH', prefix .. ':queue:' .. queue, id)
+        redis.call('SADD', prefix .. ':queues', queue_prefix .. queue)
+        redis.call('LPUSH', queue_prefix .. queue, id)
         back[#back + 1] = id
     end
 end

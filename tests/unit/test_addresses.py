@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from ssrfguard import BlockedAddressError, BlockedURLError, SSRFGuardError, resolve
 
-from worker.intake.addresses import MAX_REDIRECTS, fetch_policy, shown
+from worker.addresses import MAX_REDIRECTS, fetch_policy, shown
 
 POLICY = fetch_policy(allow_hosts=(), allow_private=False)
 PRIVATE_TOO = fetch_policy(allow_hosts=(), allow_private=True)

@@ -1,7 +1,7 @@
 """Where a fetch may go: the one guarded HTTP client, and how URLs are shown.
 
 In: settings. Out: an httpx client that connects only to the addresses that it checked (no DNS rebinding).
-Never fetch with any other client.
+Never fetch with any other client: `intake` and `sinks` both use this one.
 """
 
 from __future__ import annotations
