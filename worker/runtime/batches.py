@@ -171,7 +171,7 @@ class Batches:
             for claim, outcome in zip(batch.claims, outcomes, strict=True)
         ]
         self._ended(batch.claims, said, seconds)
-        # Not before: a wish that comes while the ends are written would be kept for a job of the same id, its own retry.
+        # Not before: a wish that comes while the ends are written would be kept for the job's own retry.
         self.to_stop.difference_update(claim.job_id for claim in batch.claims)
 
     def _wanted_stopped(self, claims: Sequence[Claim] | None = None) -> bool:
