@@ -140,7 +140,8 @@ def test_two_batches_at_most_are_in_hand_however_long_the_queue_is_and_rq_info_s
     assert "busy" in house.rq("info", "--raw")
     while slow.get_status(refresh=True) == "started":
         most = max(most, house.started())
-    assert most == 1 + BATCH
+    # Two full ones, where the last look came after the slow job's end.
+    assert 1 + BATCH <= most <= 2 * BATCH
     each_has_one_verdict(house, slow, *jobs)
 
 
