@@ -177,10 +177,11 @@ def receive_answer(connection: socket.socket, deadline: float, spec: ViewSpec) -
         facts = ImageFacts.model_validate(header["facts"])
     except (KeyError, ValueError) as error:
         raise NotAnAnswer("no facts of an image") from error
-    if not (isinstance(header["views"], int) and 1 <= header["views"] <= _MAX_VIEWS):
+    views = header.get("views")
+    if not (isinstance(views, int) and 1 <= views <= _MAX_VIEWS):
         raise NotAnAnswer("no number of views")
     shape = (spec.crop, spec.crop, _CHANNELS)
-    parts = [receive_exactly(connection, math.prod(shape), deadline) for _ in range(header["views"])]
+    parts = [receive_exactly(connection, math.prod(shape), deadline) for _ in range(views)]
     return DecodedImage(facts, tuple(np.frombuffer(part, np.uint8).reshape(shape) for part in parts))
 
 

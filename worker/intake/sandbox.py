@@ -116,7 +116,7 @@ class _Keeper(threading.Thread):
 
     def run(self) -> None:
         """Decode what is on the queue until it says that this was all."""
-        with contextlib.suppress(OSError):  # tried again, and told, with the first file
+        with contextlib.suppress(Missing):  # tried again, and told, with the first file
             self._cell = self._spawn()
         while (task := self._files.get()) is not None:
             data, future = task
@@ -163,6 +163,9 @@ class _Keeper(threading.Thread):
 class _Cell:
     """One decoder process, seen from outside.
 
+    Raises:
+        Missing: It cannot be spawned.
+
     Attributes:
         process: It.
         decoded: How many images it was given.
@@ -180,9 +183,13 @@ class _Cell:
             kept = {name: os.environ[name] for name in _KEPT_VARIABLES if name in os.environ}
             # numpy's threads would each take address space, and a process with threads cannot leave its network.
             kept["OPENBLAS_NUM_THREADS"] = kept["OMP_NUM_THREADS"] = "1"
-            self.process = subprocess.Popen(
-                command, env=kept, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL
-            )
+            try:
+                self.process = subprocess.Popen(
+                    command, env=kept, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL
+                )
+            except OSError as error:
+                self._connection.close()
+                raise Missing(f"no decoder process starts: {error}") from error
         with contextlib.suppress(OSError):  # it has died already: `wait_ready` says so
             send_frame(self._connection, asked_of(limits, spec, bounds))
 
@@ -197,10 +204,7 @@ class _Cell:
         try:
             held = receive_header(self._connection, time.monotonic() + _START_SECONDS)
         except (EOFError, OSError, NotAnAnswer) as error:
-            raise Missing(
-                f"no decoder process starts ({self._cause()}); is SLUICE_DECODE_MEMORY_BYTES="
-                f"{self._bounds.memory_bytes} enough for one?"
-            ) from error
+            raise Missing(f"no decoder process starts ({self._cause()}); what it says of it is on stderr") from error
         self._is_ready = True
         log.debug("decoder process %d is ready; held back: %s", self.process.pid, held)
 
