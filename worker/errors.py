@@ -19,6 +19,9 @@ REASONS: dict[str, str] = {
     "image_undecodable": "not an image, or one that the decoder refuses",
     "image_truncated": "the file ends before the image does",
     "image_format_refused": "a format that is not in SLUICE_IMAGE_FORMATS",
+    "decode_timeout": "decoding took longer than SLUICE_DECODE_TIMEOUT_SECONDS",
+    "decode_memory": "decoding took more memory than SLUICE_DECODE_MEMORY_BYTES",
+    "decode_crashed": "the image killed the process that decoded it",
     "address_refused": "the URL points at an address, port or scheme that may not be fetched",
     "path_refused": "the path lies outside SLUICE_PATH_ROOT, or is not a regular file",
     "source_refused": "the source answered that there is nothing to have (HTTP 4xx, no such blob or file)",
@@ -159,6 +162,24 @@ class ImageFormatRefused(ImageRejected):
     """A format outside the allow-list."""
 
     reason = "image_format_refused"
+
+
+class DecodeTimeout(ImageRejected):
+    """Decoding took too long."""
+
+    reason = "decode_timeout"
+
+
+class DecodeMemory(ImageRejected):
+    """Decoding took too much memory."""
+
+    reason = "decode_memory"
+
+
+class DecodeCrashed(ImageRejected):
+    """The image killed the process that decoded it."""
+
+    reason = "decode_crashed"
 
 
 class AddressRefused(ImageRejected):

@@ -72,7 +72,7 @@ class Settings(BaseSettings):
         description="a worker silent for so long is dead: others run its jobs",
     )
     threads: int = Field(
-        0, ge=0, le=1024, description="threads that embed, and threads that decode; 0: the cores this process may use"
+        0, ge=0, le=1024, description="threads that embed, and processes that decode; 0: the cores this process may use"
     )
     policies: str = Field("policies", min_length=1, description="the directory of policies")
     policy: str = Field("default", min_length=1, description="the policy of jobs that name none: ID or ID@VERSION")
@@ -82,6 +82,12 @@ class Settings(BaseSettings):
     image_max_pixels: int = Field(50_000_000, ge=1, description="larger images are not decoded")
     image_formats: CommaList = Field(
         ("JPEG", "PNG", "WEBP", "GIF", "AVIF"), description="formats that are decoded; all others are refused"
+    )
+    decode_timeout_seconds: float = Field(
+        10.0, gt=0, le=600, allow_inf_nan=False, description="for decoding one image; its process is killed then"
+    )
+    decode_memory_bytes: int = Field(
+        1536 * _MIB, ge=512 * _MIB, description="address space of a decoder process, 130 MB of which are its own"
     )
     fetch_timeout_seconds: float = Field(10.0, gt=0, allow_inf_nan=False, description="for one whole download")
     fetch_allow_hosts: CommaList = Field((), description="hosts that may be fetched from; empty: any public host")

@@ -150,11 +150,10 @@ def _precision(options: argparse.Namespace) -> int:
     settings = settings_of(options)
     if settings.precision in {"auto", "fp32"}:
         raise UsageError("name the precision to compare with fp32: --precision int8 or --precision bf16")
-    from worker.app import decode_limits, load_policies, view_spec
+    from worker.app import load_policies, open_decoder
     from worker.bench.encoder import read_files
     from worker.bench.precision import bench_precision
     from worker.encoder.clip import load_encoder, use_threads
-    from worker.intake.decode import Decoder
 
     use_threads(_threads(settings))
     policy = load_policies(settings).deciding(settings.policy, "")
@@ -162,7 +161,7 @@ def _precision(options: argparse.Namespace) -> int:
         load_encoder(settings.model, settings.model_revision, settings.device, precision, settings.batch_size)
         for precision in ("fp32", settings.precision)
     )
-    decoder = Decoder(decode_limits(settings), view_spec(exact), _threads(settings))
+    decoder = open_decoder(settings, exact, _threads(settings))
     rows = bench_precision(read_files(options.images), policy, decoder, exact, faster, _progress)
     decoder.close()
     if not rows:
