@@ -136,9 +136,17 @@ def fetch_limits(settings: Settings) -> FetchLimits:
     return FetchLimits(
         max_bytes=settings.image_max_bytes,
         timeout_seconds=settings.fetch_timeout_seconds,
+        connect_seconds=settings.fetch_connect_timeout_seconds,
+        read_seconds=settings.fetch_read_timeout_seconds,
+        max_redirects=settings.fetch_max_redirects,
+        ports=settings.fetch_ports,
         allow_hosts=settings.fetch_allow_hosts,
+        deny_networks=settings.fetch_deny_networks,
         allow_private=settings.fetch_allow_private,
+        at_once=settings.batch_size,
         path_root=settings.path_root,
+        s3_buckets=settings.s3_buckets,
+        s3_endpoint_url=settings.s3_endpoint_url,
     )
 
 

@@ -143,7 +143,7 @@ def _settings(options: argparse.Namespace) -> int:
 def _rows(settings: Settings, options: argparse.Namespace) -> Iterator[dict[str, Any]]:
     origins = origin_of(settings, flags_of(options))
     for name, value in settings.model_dump(mode="json").items():
-        shown = ",".join(value) if isinstance(value, list) else value
+        shown = ",".join(map(str, value)) if isinstance(value, list) else value
         yield {
             "name": PREFIX + name.upper(),
             "value": mask_url(str(shown)) if name in SECRETS else shown,
