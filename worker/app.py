@@ -10,7 +10,7 @@ import os
 import socket
 import threading
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -93,7 +93,7 @@ def build(settings: Settings, connection: redis.Redis | None) -> App:
         settings.model, settings.model_revision, settings.device, settings.precision, settings.batch_size
     )
     sources = Sources(fetch_limits(settings), connection)
-    decoder = Decoder(decode_limits(settings), view_spec(encoder), threads)
+    decoder = Decoder(decode_limits(settings), view_spec(encoder, settings), threads)
     compiled = CompiledPolicies(encoder)
     for policy, _ in policies.at_work():
         compiled(policy)
@@ -145,10 +145,13 @@ def decode_limits(settings: Settings) -> Limits:
     return Limits(settings.image_max_bytes, settings.image_max_pixels, settings.image_formats)
 
 
-def view_spec(encoder: ClipEncoder) -> ViewSpec:
-    """Return the square that the encoder's checkpoint sees."""
+def view_spec(encoder: ClipEncoder, settings: Settings | None = None) -> ViewSpec:
+    """Return the square that the encoder's checkpoint sees, and how many of an image; one without settings."""
     seen = encoder.preprocessing
-    return ViewSpec(seen.shortest_edge, seen.crop, seen.resample)
+    own = ViewSpec(seen.shortest_edge, seen.crop, seen.resample)
+    if settings is None:
+        return own
+    return replace(own, mode=settings.views, max_views=settings.image_max_views, max_frames=settings.image_max_frames)
 
 
 def image_memo(settings: Settings, encoder: ClipEncoder) -> ImageMemo | None:
@@ -157,7 +160,7 @@ def image_memo(settings: Settings, encoder: ClipEncoder) -> ImageMemo | None:
         return None
     # A connection of its own, without patience: what is not remembered in time is embedded again.
     connection = open_redis(settings.redis_url, answer_seconds=_MEMO_SECONDS)
-    depends_on = (encoder.fingerprint, DECODING, view_spec(encoder), decode_limits(settings))
+    depends_on = (encoder.fingerprint, DECODING, view_spec(encoder, settings), decode_limits(settings))
     fingerprint = hashlib.sha256(repr(depends_on).encode()).hexdigest()[:_FINGERPRINT_DIGITS]
     return ImageMemo(connection, fingerprint, encoder.dim, settings.memo_ttl_seconds)
 

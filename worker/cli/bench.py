@@ -149,7 +149,7 @@ def _precision(options: argparse.Namespace) -> int:
         load_encoder(settings.model, settings.model_revision, settings.device, precision, settings.batch_size)
         for precision in ("fp32", settings.precision)
     )
-    decoder = Decoder(decode_limits(settings), view_spec(exact), _threads(settings))
+    decoder = Decoder(decode_limits(settings), view_spec(exact, settings), _threads(settings))
     rows = bench_precision(read_files(options.images), policy, decoder, exact, faster, _progress)
     decoder.close()
     if not rows:
