@@ -401,7 +401,7 @@ def test_a_verdict_has_every_field_of_the_contract() -> None:
     assert plain["model"] == {"id": "fake", "revision": "1", "precision": "fp32"}
     assert plain["image"] == {
         "sha256": "sha-gun+food", "format": "PNG", "width": 2, "height": 2, "frames": 1, "views": 2, "bytes": 8,
-        "view_boxes": [{"box": [0, 0, 2, 2], "frame": 0, "on": "white"}, {"box": [0, 0, 2, 2], "frame": 0, "on": "black"}],
+        "view_boxes": [{"box": [0, 0, 2, 2], "frame": 0, "on": paper} for paper in ("white", "black")],
         "views_wanted": 2, "unseen": [],
     }  # fmt: skip
     assert plain["shadow"][0]["policy"] == {"id": "house", "version": 2, "digest": policy(2).digest}

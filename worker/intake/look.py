@@ -21,13 +21,13 @@ from worker.intake.paper import (
     alpha_matters,
     colours_of,
     flatten,
-    inner_box,
+    inside,
     on_paper,
     readable,
     sketch,
 )
 from worker.intake.square import Upright, ViewSpec, load_upright, square
-from worker.intake.views import Box, Size, centre_box, crop_loses_nothing, frame_numbers, plan
+from worker.intake.views import Box, Size, centre_box, crop_loses_nothing, frame_numbers, inner_view, plan
 from worker.records import Unseen, ViewBox
 
 #: Frames of an animation, and pixels of all of them together, that are decoded at most.
@@ -113,7 +113,9 @@ def _look_at(
     pixels = readable(copy.image)
     cells = sketch(pixels, copy.box)
     papers: tuple[Paper, ...] = ("white", "black") if alpha_matters(cells) and most > 1 else ("white",)
-    inner = inner_box(cells, copy.size, spec.crop // _LEAST_SHARE)
+    inner = inside(cells, copy.size)
+    if inner is not None:
+        inner = inner_view(inner, copy.size, spec.crop // _LEAST_SHARE)
     planned = plan(copy.size, spec.mode, spec.crop, most // len(papers), inner)
     if _is_too_small(copy, planned.boxes, spec):
         with reopen() as again:

@@ -28,8 +28,6 @@ CELLS = 64
 #: Levels of 255: no cell of a sketch changes by more where a frame hardly differs, alpha hardly matters, or a border
 #: is uniform.
 HARDLY = 12
-#: An inner part is looked at when it is at most this share of the image.
-_WORTH_TRIMMING = 0.75
 #: Larger colour profiles are left alone.
 _MAX_PROFILE_BYTES = 1 << 20
 _PROFILED = ("RGB", "L", "CMYK")
@@ -127,15 +125,14 @@ def _transform(profile: bytes, mode: str) -> ImageCms.ImageCmsTransform | None:
         return None
 
 
-def inner_box(cells: Sketch, size: Size, least: int) -> Box | None:
-    """Return what is left when uniform borders are trimmed, where that is worth a look of its own.
+def inside(cells: Sketch, size: Size) -> Box | None:
+    """Return what is left when uniform borders are trimmed; None where all is one colour.
 
     Bars of different colours above and at the sides are trimmed one after the other.
 
     Args:
         cells: A sketch of the image.
         size: Of the image.
-        least: Pixels that a side of the box has at least, where the image has them.
     """
     levels = cells.astype(np.int16)
     top, bottom, left, right = 0, CELLS, 0, CELLS
@@ -150,10 +147,8 @@ def inner_box(cells: Sketch, size: Size, least: int) -> Box | None:
             return None
         if (top, bottom, left, right) == before:
             break
-    across = _pixels(left, right, size[0], least)
-    down = _pixels(top, bottom, size[1], least)
-    area = (across[1] - across[0]) * (down[1] - down[0])
-    return (across[0], down[0], across[1], down[1]) if area <= _WORTH_TRIMMING * size[0] * size[1] else None
+    (start, stop), (above, below) = _pixels(left, right, size[0]), _pixels(top, bottom, size[1])
+    return (start, above, stop, below)
 
 
 def _trim(rows: npt.NDArray[np.int16]) -> tuple[int, int]:
@@ -168,9 +163,6 @@ def _leading(rows: npt.NDArray[np.int16]) -> int:
     return int(is_other.argmax()) if is_other.any() else len(rows)
 
 
-def _pixels(first: int, end: int, length: int, least: int) -> tuple[int, int]:
-    """Turn cells into pixels, a cell of margin on both sides, and grow them to the least."""
-    start, stop = (first - 1) * length // CELLS, -(-(end + 1) * length // CELLS)
-    lacking = max(0, least - (stop - start))
-    start, stop = start - lacking // 2, stop + (lacking + 1) // 2
-    return max(0, start), min(length, stop)
+def _pixels(first: int, end: int, length: int) -> tuple[int, int]:
+    """Turn cells into pixels, all that any part of them shows."""
+    return first * length // CELLS, -(-end * length // CELLS)

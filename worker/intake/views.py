@@ -16,10 +16,15 @@ Mode = Literal["single", "whole", "tiles"]
 Box = tuple[int, int, int, int]
 Size = tuple[int, int]
 
-#: Up to this aspect ratio an image is squashed into one square; what is longer is cut.
-MAX_SQUASH = 2.0
+#: Up to this aspect ratio an image is squashed into one square; what is longer is cut into squares. Measured: squashing
+#: more loses more than the centre crop does (docs/decisions/0009).
+MAX_SQUASH = 1.1
 #: Neighbouring tiles share this much of a tile, so that what one cuts through is whole in the other.
-OVERLAP = 0.25
+OVERLAP = 0.2
+#: An inner part is looked at when it is at most this share of the image,
+WORTH_TRIMMING = 0.6
+#: and with so much of its border on each side, for things are drawn and photographed with a margin.
+_MARGIN = 0.05
 #: In `tiles`, sides of the encoder's square that a tile is wide: things of a tenth of that are still seen.
 TILE_SIDES = 2
 
@@ -108,6 +113,36 @@ def frame_numbers(count: int, most: int) -> tuple[int, ...]:
         return (0,)
     looks = min(count, most)
     return tuple(round(look * (count - 1) / (looks - 1)) for look in range(looks))
+
+
+def inner_view(inner: Box, size: Size, least: int) -> Box | None:
+    """Return the view of what uniform borders enclose: a square with a margin, for a thing on a plain background.
+
+    Bars around a picture leave no room for the square; then it is the picture itself.
+
+    Args:
+        inner: What is not border.
+        size: Width and height of the image.
+        least: Pixels that a side has at least, where the image has them.
+
+    Returns:
+        A box with all of `inner`; None where it is not much smaller than the image.
+    """
+    long = max(inner[2] - inner[0], inner[3] - inner[1])
+    side = max(least, round(long * (1 + 2 * _MARGIN)))
+    for wanted in ((side, side), (inner[2] - inner[0], inner[3] - inner[1])):
+        left, right = _grown(inner[0], inner[2], max(least, wanted[0]), size[0])
+        top, bottom = _grown(inner[1], inner[3], max(least, wanted[1]), size[1])
+        if (right - left) * (bottom - top) <= WORTH_TRIMMING * size[0] * size[1]:
+            return (left, top, right, bottom)
+    return None
+
+
+def _grown(start: int, end: int, wanted: int, length: int) -> tuple[int, int]:
+    """Grow a span on both sides, and move it inside."""
+    wanted = min(length, max(wanted, end - start))
+    start = max(0, min(start - (wanted - (end - start)) // 2, length - wanted))
+    return start, start + wanted
 
 
 def _show(box: Box, most: int) -> tuple[list[Box], int]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import pytest
 from hypothesis import example, given
@@ -17,6 +18,7 @@ from worker.intake.views import (
     centre_box,
     crop_loses_nothing,
     frame_numbers,
+    inner_view,
     plan,
 )
 
@@ -61,12 +63,20 @@ def test_the_tiles_of_a_large_image_show_every_pixel_too_where_there_are_any(siz
 
 
 @given(size=SIZES, mode=st.sampled_from(MODES))
-def test_where_there_are_views_enough_no_view_is_squashed_by_more_than_two(size: tuple[int, int], mode: Mode) -> None:
+def test_where_there_are_views_enough_no_view_x(size: tuple[int, int], mode: Mode) -> None:
     planned = plan(size, mode, 72, 50_000)
     assert len(planned.boxes) <= planned.wanted
     for left, top, right, bottom in planned.boxes:
         short, long = sorted((right - left, bottom - top))
         assert long <= MAX_SQUASH * short
+
+
+@pytest.mark.parametrize("size", [(400, 300), (1_200, 800), (1_920, 1_080), (1_080, 1_920)])
+def test_photographs_of_the_usual_shapes_are_two_squares_that_overlap(size: tuple[int, int]) -> None:
+    first, second = plan(size, "whole", 224, 12).boxes
+    short = min(size)
+    assert first == (0, 0, short, short)
+    assert second == (size[0] - short, size[1] - short, *size)
 
 
 @given(long=st.integers(2, 5_000), short=st.integers(1, 5_000))
@@ -76,15 +86,15 @@ def test_an_image_on_its_side_is_looked_at_in_the_same_way(long: int, short: int
         assert [(top, left, bottom, right) for left, top, right, bottom in flat] == list(tall)
 
 
-@pytest.mark.parametrize("size", [(500, 500), (500, 375), (640, 480), (1_920, 1_080), (400, 200), (200, 400)])
-def test_what_is_not_longer_than_two_to_one_is_one_view(size: tuple[int, int]) -> None:
+@pytest.mark.parametrize("size", [(500, 500), (550, 500), (500, 455), (1, 1)])
+def test_what_is_nearly_square_is_one_view(size: tuple[int, int]) -> None:
     assert plan(size, "whole", 224, 12).boxes == ((0, 0, *size),)
 
 
 def test_what_is_longer_is_cut_into_squares_that_overlap() -> None:
     boxes = plan((900, 300), "whole", 224, 12).boxes
     assert boxes == ((0, 0, 300, 300), (200, 0, 500, 300), (400, 0, 700, 300), (600, 0, 900, 300))
-    for one, other in zip(boxes, boxes[1:], strict=False):
+    for one, other in pairwise(boxes):
         assert one[2] - other[0] >= OVERLAP * 300
 
 
@@ -109,11 +119,34 @@ def test_a_large_image_is_tiled_as_finely_as_there_are_views_for_it() -> None:
     assert photograph.wanted > 12
     fine = plan((4_000, 3_000), "tiles", 224, photograph.wanted)
     assert len(fine.boxes) == fine.wanted
-    assert {right - left for left, _, right, _ in fine.boxes[1:]} == {TILE_SIDES * 224}
+    assert {right - left for left, _, right, _ in fine.boxes[2:]} == {TILE_SIDES * 224}
+
+
+def test_a_thing_on_a_plain_background_is_looked_at_in_a_square_with_a_margin() -> None:
+    assert inner_view((400, 300, 600, 400), (1_000, 1_000), 50) == (390, 240, 610, 460)
+    assert inner_view((900, 950, 1_000, 1_000), (1_000, 1_000), 50) == (890, 890, 1_000, 1_000)
+    assert inner_view((500, 500, 502, 502), (1_000, 1_000), 50) == (476, 476, 526, 526)
+
+
+def test_a_picture_between_bars_is_looked_at_as_it_is() -> None:
+    assert inner_view((0, 250, 1_000, 750), (1_000, 1_000), 50) == (0, 250, 1_000, 750)
+    assert inner_view((0, 100, 1_000, 900), (1_000, 1_000), 50) is None
+
+
+@given(st.data())
+def test_the_inner_view_holds_all_that_is_not_border(data: st.DataObject) -> None:
+    size = data.draw(SIZES)
+    (left, right), (top, bottom) = (
+        sorted(data.draw(st.lists(st.integers(0, length), min_size=2, max_size=2, unique=True))) for length in size
+    )
+    box = inner_view((left, top, right, bottom), size, 18)
+    assert box is None or (
+        0 <= box[0] <= left < right <= box[2] <= size[0] and 0 <= box[1] <= top < bottom <= box[3] <= size[1]
+    )
 
 
 def test_the_inner_part_of_a_frame_follows_the_whole() -> None:
-    inner = (100, 300, 900, 700)
+    inner = (100, 100, 700, 700)
     assert plan((1_000, 1_000), "whole", 224, 12, inner).boxes == ((0, 0, 1_000, 1_000), inner)
     assert plan((1_000, 1_000), "whole", 224, 1, inner).boxes == ((0, 0, 1_000, 1_000),)
     assert plan((1_000, 1_000), "whole", 224, 1, inner).wanted == 2
@@ -146,6 +179,6 @@ def test_frames_are_spread_evenly_the_first_and_the_last_among_them(count: int, 
     assert numbers[0] == 0
     assert len(numbers) == (1 if most == 1 else min(count, most))
     assert most == 1 or numbers[-1] == count - 1
-    gaps = [after - before for before, after in zip(numbers, numbers[1:], strict=False)]
+    gaps = [after - before for before, after in pairwise(numbers)]
     assert all(gap >= 1 for gap in gaps)
     assert not gaps or max(gaps) - min(gaps) <= 1
