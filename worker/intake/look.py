@@ -27,11 +27,11 @@ from worker.intake.paper import (
     sketch,
 )
 from worker.intake.square import Upright, ViewSpec, load_upright, square
+from worker.intake.structure import MAX_FRAMES
 from worker.intake.views import Box, Size, centre_box, crop_loses_nothing, frame_numbers, inner_view, plan
 from worker.records import Unseen, ViewBox
 
-#: Frames of an animation, and pixels of all of them together, that are decoded at most.
-MAX_FRAMES = 1_000
+#: Pixels of all frames of an animation together: all are decoded, to find those that differ.
 MAX_FRAME_PIXELS = 200_000_000
 #: An animation has at most so many times the views of a still image.
 _ANIMATION_SHARE = 4
@@ -113,9 +113,7 @@ def _look_at(
     pixels = readable(copy.image)
     cells = sketch(pixels, copy.box)
     papers: tuple[Paper, ...] = ("white", "black") if alpha_matters(cells) and most > 1 else ("white",)
-    inner = inside(cells, copy.size)
-    if inner is not None:
-        inner = inner_view(inner, copy.size, spec.crop // _LEAST_SHARE)
+    inner = inner_view(inside(cells, copy.size), copy.size, spec.crop // _LEAST_SHARE)
     planned = plan(copy.size, spec.mode, spec.crop, most // len(papers), inner)
     if _is_too_small(copy, planned.boxes, spec):
         with reopen() as again:

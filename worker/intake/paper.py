@@ -125,8 +125,8 @@ def _transform(profile: bytes, mode: str) -> ImageCms.ImageCmsTransform | None:
         return None
 
 
-def inside(cells: Sketch, size: Size) -> Box | None:
-    """Return what is left when uniform borders are trimmed; None where all is one colour.
+def inside(cells: Sketch, size: Size) -> Box:
+    """Return what is left when uniform borders are trimmed: everything where all is one colour.
 
     Bars of different colours above and at the sides are trimmed one after the other.
 
@@ -136,25 +136,22 @@ def inside(cells: Sketch, size: Size) -> Box | None:
     """
     levels = cells.astype(np.int16)
     top, bottom, left, right = 0, CELLS, 0, CELLS
-    while True:
+    before = None
+    while before != (top, bottom, left, right):
         before = (top, bottom, left, right)
-        part = levels[top:bottom, left:right]
-        first, last = _trim(part)
-        top, bottom = top + first, top + last
-        first, last = _trim(levels[top:bottom, left:right].swapaxes(0, 1))
-        left, right = left + first, left + last
-        if top == bottom or left == right:
-            return None
-        if (top, bottom, left, right) == before:
-            break
+        first, end = _trim(levels[top:bottom, left:right])
+        top, bottom = top + first, top + end
+        first, end = _trim(levels[top:bottom, left:right].swapaxes(0, 1))
+        left, right = left + first, left + end
     (start, stop), (above, below) = _pixels(left, right, size[0]), _pixels(top, bottom, size[1])
     return (start, above, stop, below)
 
 
 def _trim(rows: npt.NDArray[np.int16]) -> tuple[int, int]:
-    """Return the first and the end of the rows that are not border; the same number twice where all are."""
-    plain = [_leading(rows), _leading(rows[::-1])]
-    return (0, 0) if plain[0] == len(rows) else (plain[0], len(rows) - plain[1])
+    """Return the first and the end of the rows that are not border; all where there is nothing else."""
+    before, after = _leading(rows), _leading(rows[::-1])
+    # Two halves of one colour each enclose nothing either.
+    return (before, len(rows) - after) if before + after < len(rows) else (0, len(rows))
 
 
 def _leading(rows: npt.NDArray[np.int16]) -> int:

@@ -129,7 +129,8 @@ def inner_view(inner: Box, size: Size, least: int) -> Box | None:
         A box with all of `inner`; None where it is not much smaller than the image.
     """
     long = max(inner[2] - inner[0], inner[3] - inner[1])
-    side = max(least, round(long * (1 + 2 * _MARGIN)))
+    # No wider than the image allows it to stay a square.
+    side = max(long, least, min(round(long * (1 + 2 * _MARGIN)), *size))
     for wanted in ((side, side), (inner[2] - inner[0], inner[3] - inner[1])):
         left, right = _grown(inner[0], inner[2], max(least, wanted[0]), size[0])
         top, bottom = _grown(inner[1], inner[3], max(least, wanted[1]), size[1])
