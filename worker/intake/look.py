@@ -13,6 +13,7 @@ import numpy as np
 from PIL import Image
 
 from worker.errors import ImageTooLarge
+from worker.intake.borders import inside
 from worker.intake.paper import (
     HARDLY,
     Paper,
@@ -21,7 +22,6 @@ from worker.intake.paper import (
     alpha_matters,
     colours_of,
     flatten,
-    inside,
     on_paper,
     readable,
     sketch,
@@ -37,6 +37,8 @@ MAX_FRAME_PIXELS = 200_000_000
 _ANIMATION_SHARE = 4
 #: A part of a smaller copy has at least so many times the encoder's pixels; else the file is decoded larger.
 _PART_FACTOR = 2
+#: Borders within borders that are trimmed: bars around a drawing on white.
+_BORDERS = 2
 #: A part of this share of the encoder's side shows nothing that could be told apart; smaller ones are grown.
 _LEAST_SHARE = 4
 
@@ -113,7 +115,7 @@ def _look_at(
     pixels = readable(copy.image)
     cells = sketch(pixels, copy.box)
     papers: tuple[Paper, ...] = ("white", "black") if alpha_matters(cells) and most > 1 else ("white",)
-    inner = inner_view(inside(cells, copy.size), copy.size, spec.crop // _LEAST_SHARE)
+    inner = _inner_views(cells, pixels, copy, spec.crop // _LEAST_SHARE)
     planned = plan(copy.size, spec.mode, spec.crop, most // len(papers), inner)
     if _is_too_small(copy, planned.boxes, spec):
         with reopen() as again:
@@ -132,6 +134,31 @@ def _look_at(
             else:
                 looked.wanted -= 1
             before = view
+
+
+def _inner_views(cells: Sketch, pixels: Image.Image, copy: Upright, least: int) -> list[Box]:
+    """Return what uniform borders enclose, and what the borders of another colour in that enclose."""
+    region: Box = (0, 0, *copy.size)
+    found: list[Box] = []
+    for _ in range(_BORDERS):
+        size = (region[2] - region[0], region[3] - region[1])
+        enclosed = inside(cells, pixels, size)
+        view = inner_view(enclosed.box, size, least, has_margin=not enclosed.is_picture)
+        if view is None:
+            break
+        found.append(_moved(view, region))
+        region = _moved(enclosed.box, region)
+        across, down = pixels.width / size[0], pixels.height / size[1]
+        left, top, right, bottom = enclosed.box
+        pixels = pixels.crop((int(left * across), int(top * down), -int(-right * across), -int(-bottom * down)))
+        if min(pixels.size) < 1:
+            break
+        cells = sketch(pixels)
+    return found
+
+
+def _moved(box: Box, region: Box) -> Box:
+    return (box[0] + region[0], box[1] + region[1], box[2] + region[0], box[3] + region[1])
 
 
 def _part(pixels: Image.Image, copy: Upright, box: Box, spec: ViewSpec) -> Image.Image:

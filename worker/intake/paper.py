@@ -15,8 +15,6 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageCms
 
-from worker.intake.views import Box, Size
-
 #: `(height, width, 3)` RGB.
 View = npt.NDArray[np.uint8]
 #: `(CELLS, CELLS, 4)`: red, green, blue, premultiplied, and alpha; of an image of any shape.
@@ -123,43 +121,3 @@ def _transform(profile: bytes, mode: str) -> ImageCms.ImageCmsTransform | None:
         )
     except (ImageCms.PyCMSError, OSError, ValueError, TypeError):
         return None
-
-
-def inside(cells: Sketch, size: Size) -> Box:
-    """Return what is left when uniform borders are trimmed: everything where all is one colour.
-
-    Bars of different colours above and at the sides are trimmed one after the other.
-
-    Args:
-        cells: A sketch of the image.
-        size: Of the image.
-    """
-    levels = cells.astype(np.int16)
-    top, bottom, left, right = 0, CELLS, 0, CELLS
-    before = None
-    while before != (top, bottom, left, right):
-        before = (top, bottom, left, right)
-        first, end = _trim(levels[top:bottom, left:right])
-        top, bottom = top + first, top + end
-        first, end = _trim(levels[top:bottom, left:right].swapaxes(0, 1))
-        left, right = left + first, left + end
-    (start, stop), (above, below) = _pixels(left, right, size[0]), _pixels(top, bottom, size[1])
-    return (start, above, stop, below)
-
-
-def _trim(rows: npt.NDArray[np.int16]) -> tuple[int, int]:
-    """Return the first and the end of the rows that are not border; all where there is nothing else."""
-    before, after = _leading(rows), _leading(rows[::-1])
-    # Two halves of one colour each enclose nothing either.
-    return (before, len(rows) - after) if before + after < len(rows) else (0, len(rows))
-
-
-def _leading(rows: npt.NDArray[np.int16]) -> int:
-    """Count the rows from the first on that have one colour, all the same."""
-    is_other = (np.abs(rows - rows[0, 0]) > HARDLY).any(axis=(1, 2))
-    return int(is_other.argmax()) if is_other.any() else len(rows)
-
-
-def _pixels(first: int, end: int, length: int) -> tuple[int, int]:
-    """Turn cells into pixels, all that any part of them shows."""
-    return first * length // CELLS, -(-end * length // CELLS)

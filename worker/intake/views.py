@@ -6,6 +6,7 @@ In `whole` and in `tiles` every pixel lies in a box, however few views there may
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product
 from typing import Literal
@@ -21,9 +22,11 @@ Size = tuple[int, int]
 MAX_SQUASH = 1.1
 #: Neighbouring tiles share this much of a tile, so that what one cuts through is whole in the other.
 OVERLAP = 0.2
-#: An inner part is looked at when it is at most this share of the image,
+#: A picture between bars is looked at when it is at most this share of the image,
+WORTH_UNBARRING = 0.9
+#: a thing on a plain background when it is at most this share,
 WORTH_TRIMMING = 0.6
-#: and with so much of its border on each side, for things are drawn and photographed with a margin.
+#: and with so much of the background on each side, for things are drawn and photographed with a margin.
 _MARGIN = 0.05
 #: In `tiles`, sides of the encoder's square that a tile is wide: things of a tenth of that are still seen.
 TILE_SIDES = 2
@@ -75,7 +78,7 @@ def centre_box(size: Size, shortest_edge: int, crop: int) -> Box:
     return (left, top, right, bottom)
 
 
-def plan(size: Size, mode: Mode, crop: int, max_views: int, inner: Box | None = None) -> Plan:
+def plan(size: Size, mode: Mode, crop: int, max_views: int, inner: Sequence[Box] = ()) -> Plan:
     """Plan the views of one image, or of one frame, for `whole` or `tiles`.
 
     Args:
@@ -83,15 +86,15 @@ def plan(size: Size, mode: Mode, crop: int, max_views: int, inner: Box | None = 
         mode: `whole`, or `tiles`.
         crop: Side of the encoder's square.
         max_views: At most so many boxes, 1 or more.
-        inner: What is left when uniform borders are trimmed, if that is worth an extra look.
+        inner: What uniform borders enclose, where that is worth an extra look.
 
     Returns:
-        Boxes, every pixel in one of them: the whole image, then the inner part, then tiles.
+        Boxes, every pixel in one of them: the whole image, then the inner parts, then tiles.
     """
     everything = (0, 0, *size)
     boxes, wanted = _show(everything, max_views)
-    if inner is not None:
-        extra, more = _show(inner, max_views - len(boxes))
+    for part in inner:
+        extra, more = _show(part, max_views - len(boxes))
         boxes, wanted = boxes + extra, wanted + more
     if mode == "tiles" and min(size) > TILE_SIDES * crop:
         wanted += _grid_count(size, TILE_SIDES * crop)
@@ -115,15 +118,15 @@ def frame_numbers(count: int, most: int) -> tuple[int, ...]:
     return tuple(round(look * (count - 1) / (looks - 1)) for look in range(looks))
 
 
-def inner_view(inner: Box, size: Size, least: int) -> Box | None:
-    """Return the view of what uniform borders enclose: a square with a margin, for a thing on a plain background.
-
-    Bars around a picture leave no room for the square; then it is the picture itself.
+def inner_view(inner: Box, size: Size, least: int, *, has_margin: bool) -> Box | None:
+    """Return the part to look at of an image that has uniform borders.
 
     Args:
         inner: What is not border.
         size: Width and height of the image.
         least: Pixels that a side has at least, where the image has them.
+        has_margin: Whether it is a thing on a plain background, which is looked at in a square with a margin where
+            there is room for one; a picture between bars is looked at as it is.
 
     Returns:
         A box with all of `inner`; None where it is not much smaller than the image.
@@ -131,10 +134,12 @@ def inner_view(inner: Box, size: Size, least: int) -> Box | None:
     long = max(inner[2] - inner[0], inner[3] - inner[1])
     # No wider than the image allows it to stay a square.
     side = max(long, least, min(round(long * (1 + 2 * _MARGIN)), *size))
-    for wanted in ((side, side), (inner[2] - inner[0], inner[3] - inner[1])):
+    own = (inner[2] - inner[0], inner[3] - inner[1])
+    most = (WORTH_TRIMMING if has_margin else WORTH_UNBARRING) * size[0] * size[1]
+    for wanted in ((side, side), own) if has_margin else (own,):
         left, right = _grown(inner[0], inner[2], max(least, wanted[0]), size[0])
         top, bottom = _grown(inner[1], inner[3], max(least, wanted[1]), size[1])
-        if (right - left) * (bottom - top) <= WORTH_TRIMMING * size[0] * size[1]:
+        if (right - left) * (bottom - top) <= most:
             return (left, top, right, bottom)
     return None
 

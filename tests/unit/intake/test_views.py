@@ -123,14 +123,17 @@ def test_a_large_image_is_tiled_as_finely_as_there_are_views_for_it() -> None:
 
 
 def test_a_thing_on_a_plain_background_is_looked_at_in_a_square_with_a_margin() -> None:
-    assert inner_view((400, 300, 600, 400), (1_000, 1_000), 50) == (390, 240, 610, 460)
-    assert inner_view((900, 950, 1_000, 1_000), (1_000, 1_000), 50) == (890, 890, 1_000, 1_000)
-    assert inner_view((500, 500, 502, 502), (1_000, 1_000), 50) == (476, 476, 526, 526)
+    assert inner_view((400, 300, 600, 400), (1_000, 1_000), 50, has_margin=True) == (390, 240, 610, 460)
+    assert inner_view((900, 950, 1_000, 1_000), (1_000, 1_000), 50, has_margin=True) == (890, 890, 1_000, 1_000)
+    assert inner_view((500, 500, 502, 502), (1_000, 1_000), 50, has_margin=True) == (476, 476, 526, 526)
 
 
 def test_a_picture_between_bars_is_looked_at_as_it_is() -> None:
-    assert inner_view((0, 250, 1_000, 750), (1_000, 1_000), 50) == (0, 250, 1_000, 750)
-    assert inner_view((0, 100, 1_000, 900), (1_000, 1_000), 50) is None
+    for has_margin in (False, True):
+        assert inner_view((0, 250, 1_000, 750), (1_000, 1_000), 50, has_margin=has_margin) == (0, 250, 1_000, 750)
+        assert inner_view((0, 40, 1_000, 960), (1_000, 1_000), 50, has_margin=has_margin) is None
+    assert inner_view((0, 100, 1_000, 900), (1_000, 1_000), 50, has_margin=False) == (0, 100, 1_000, 900)
+    assert inner_view((200, 200, 700, 600), (1_000, 1_000), 50, has_margin=False) == (200, 200, 700, 600)
 
 
 @given(st.data())
@@ -139,7 +142,7 @@ def test_the_inner_view_holds_all_that_is_not_border(data: st.DataObject) -> Non
     (left, right), (top, bottom) = (
         sorted(data.draw(st.lists(st.integers(0, length), min_size=2, max_size=2, unique=True))) for length in size
     )
-    box = inner_view((left, top, right, bottom), size, 18)
+    box = inner_view((left, top, right, bottom), size, 18, has_margin=data.draw(st.booleans()))
     assert box is None or (
         0 <= box[0] <= left < right <= box[2] <= size[0] and 0 <= box[1] <= top < bottom <= box[3] <= size[1]
     )
@@ -147,9 +150,9 @@ def test_the_inner_view_holds_all_that_is_not_border(data: st.DataObject) -> Non
 
 def test_the_inner_part_of_a_frame_follows_the_whole() -> None:
     inner = (100, 100, 700, 700)
-    assert plan((1_000, 1_000), "whole", 224, 12, inner).boxes == ((0, 0, 1_000, 1_000), inner)
-    assert plan((1_000, 1_000), "whole", 224, 1, inner).boxes == ((0, 0, 1_000, 1_000),)
-    assert plan((1_000, 1_000), "whole", 224, 1, inner).wanted == 2
+    assert plan((1_000, 1_000), "whole", 224, 12, [inner]).boxes == ((0, 0, 1_000, 1_000), inner)
+    assert plan((1_000, 1_000), "whole", 224, 1, [inner]).boxes == ((0, 0, 1_000, 1_000),)
+    assert plan((1_000, 1_000), "whole", 224, 1, [inner]).wanted == 2
 
 
 @given(size=SIZES, edge=st.sampled_from([32, 72, 224, 256]), crop=st.sampled_from([32, 72, 224]))
