@@ -82,6 +82,17 @@ class Settings(BaseSettings):
     metrics_host: str = Field("127.0.0.1", min_length=1, description="address that the metrics port listens on")
     image_max_bytes: int = Field(20 * _MIB, ge=1, description="larger files are not read")
     image_max_pixels: int = Field(50_000_000, ge=1, description="larger images are not decoded")
+    image_max_frames: int = Field(
+        16, ge=1, le=64, description="frames of an animation that are looked at: the first, the last, those that differ"
+    )
+    image_max_views: int = Field(
+        12, ge=1, le=64, description="views of one image; an animation has four times as many, or one for each frame"
+    )
+    views: Literal["single", "whole", "tiles"] = Field(
+        "whole",
+        description="single: the checkpoint's centre crop of the first frame; whole: every pixel of every frame that "
+        "differs; tiles: also overlapping tiles of large images",
+    )
     image_formats: CommaList = Field(
         ("JPEG", "PNG", "WEBP", "GIF", "AVIF"), description="formats that are decoded; all others are refused"
     )
