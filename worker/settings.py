@@ -90,6 +90,9 @@ class Settings(BaseSettings):
     on_unreadable: Literal["review", "fail"] = Field(
         "review", description="an image that cannot be judged: a `review` verdict, or a failed job with one"
     )
+    callbacks: CommaList = Field(
+        (), description="dotted paths that RQ's callbacks of a job may name, or lie under; empty: none is run"
+    )
     uncalibrated: Literal["warn", "refuse"] = Field(
         "warn", description="a policy without calibration for the model: warn and count, or refuse its jobs"
     )
@@ -100,7 +103,7 @@ class Settings(BaseSettings):
     log_format: Literal["console", "json"] = Field("console", description="console, or json: one object a line")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="what is logged")
 
-    @field_validator("queues", "image_formats", "fetch_allow_hosts", mode="before")
+    @field_validator("queues", "image_formats", "fetch_allow_hosts", "callbacks", mode="before")
     @classmethod
     def _split_commas(cls, value: object) -> object:
         if isinstance(value, str):
@@ -127,6 +130,14 @@ class Settings(BaseSettings):
         if unknown or not formats:
             raise ValueError(f"choose from JPEG, PNG, WEBP, GIF, AVIF, not {', '.join(unknown) or 'nothing'}")
         return formats
+
+    @field_validator("callbacks")
+    @classmethod
+    def _dotted_paths(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        wrong = [path for path in value if not all(part.isidentifier() for part in path.split("."))]
+        if wrong:
+            raise ValueError(f"write dotted paths such as backend.callbacks, not {', '.join(wrong)}")
+        return value
 
     @field_validator("redis_url")
     @classmethod
