@@ -187,7 +187,7 @@ class ViewBox(_Reported):
     """What one view shows."""
 
     #: Left, top, right, bottom in pixels of the upright image.
-    box: tuple[int, int, int, int]
+    box: Annotated[tuple[int, int, int, int], Field(strict=False)]
     #: Number of the frame, from 0.
     frame: int = 0
     #: The colour on which what is transparent was laid.
