@@ -90,14 +90,14 @@ def _check_redis(settings: Settings) -> str:
 
 
 def _check_policies(settings: Settings) -> str:
-    from worker.app import load_policies
+    from worker.at_work import load_policies
 
     at_work = load_policies(settings).at_work()
     return ", ".join(f"{policy.ref} ({role})" for policy, role in at_work)
 
 
 def _check_model(settings: Settings) -> str:
-    from worker.app import load_policies
+    from worker.at_work import load_policies
     from worker.encoder.clip import load_encoder
 
     encoder = load_encoder(

@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from worker.cli import fleet, watching
 from worker.cli.console import Commands, add_command, print_json, settings_of
 
 if TYPE_CHECKING:
@@ -18,7 +19,8 @@ if TYPE_CHECKING:
 
 def add_commands(commands: Commands) -> None:
     """Add the group's commands."""
-    group = commands.add_parser("policy", help="check and show policies", description="Check and show policies.")
+    line = "check, show and change policies"
+    group = commands.add_parser("policy", help=line, description=line.capitalize() + ".")
     verbs = group.add_subparsers(title="commands", metavar="COMMAND", required=True)
     lint = add_command(
         verbs,
@@ -35,11 +37,13 @@ def add_commands(commands: Commands) -> None:
         "show",
         _show,
         "print one policy",
-        ("policies",),
+        ("policies", "redis_url"),
         "  sluice policy show demo\n  sluice policy show demo@1 --json",
     )
     show.add_argument("ref", metavar="ID[@VERSION]", help="the live version without a version")
     show.add_argument("--json", action="store_true", help="print one JSON object")
+    fleet.add_commands(verbs)
+    watching.add_commands(verbs)
 
 
 def _lint(options: argparse.Namespace) -> int:
@@ -58,10 +62,10 @@ def _lint(options: argparse.Namespace) -> int:
 
 
 def _show(options: argparse.Namespace) -> int:
+    from worker.at_work import policy_source
     from worker.errors import PolicyMissing, UnknownPolicy
-    from worker.policy.registry import load_directory
 
-    policies = load_directory(Path(settings_of(options).policies))
+    policies = policy_source(settings_of(options)).load()
     try:
         policy = policies.deciding(options.ref, content_id="")
     except UnknownPolicy as error:

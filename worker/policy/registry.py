@@ -10,6 +10,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from pydantic import TypeAdapter
+
 from worker.errors import PolicyInvalid, PolicyMissing, UnknownPolicy
 from worker.policy.lint import Finding, lint_policy, lint_rollout
 from worker.policy.rollout import Rollout
@@ -56,6 +58,16 @@ class PolicySet:
         """Return every policy and version, sorted: `default`, `default@1`, …."""
         return sorted([*self.rollouts, *(f"{name}@{version}" for name, version in self.policies)])
 
+    def to_json(self) -> bytes:
+        """Return all of it as JSON, for a process that takes over."""
+        return _CARRIED.dump_json((list(self.policies.values()), self.rollouts))
+
+    @classmethod
+    def from_json(cls, data: bytes) -> PolicySet:
+        """Read what `to_json` wrote."""
+        policies, rollouts = _CARRIED.validate_json(data)
+        return cls({(policy.policy, policy.version): policy for policy in policies}, rollouts)
+
     def at_work(self) -> list[tuple[Policy, str]]:
         """Return every policy version that is at work, with its role."""
         rows = []
@@ -65,6 +77,9 @@ class PolicySet:
             if rollout.canary:
                 rows.append((self.policies[name, rollout.canary.version], "canary"))
         return rows
+
+
+_CARRIED: TypeAdapter[tuple[list[Policy], dict[str, Rollout]]] = TypeAdapter(tuple[list[Policy], dict[str, Rollout]])
 
 
 def load_directory(directory: Path) -> PolicySet:
