@@ -22,10 +22,12 @@ from worker.errors import UsageError
 #: What every environment variable starts with.
 PREFIX = "SLUICE_"
 #: Fields whose value is never printed.
-SECRETS = frozenset({"redis_url"})
+SECRETS = frozenset({"redis_url", "webhook_url", "webhook_secret"})
 _MIB = 1024 * 1024
 
 CommaList = Annotated[tuple[str, ...], NoDecode]
+Seconds = Annotated[float, Field(gt=0, le=30 * 86_400, allow_inf_nan=False)]
+CommaSeconds = Annotated[tuple[Seconds, ...], NoDecode]
 
 
 class Settings(BaseSettings):
@@ -97,10 +99,24 @@ class Settings(BaseSettings):
         86_400, ge=0, description="for how long an image that was seen is not embedded again; 0 remembers none"
     )
     verdict_stream_maxlen: int = Field(100_000, ge=1, description="verdicts that the Redis stream keeps, about")
+    webhook_url: str | None = Field(
+        None, description="where `sluice deliver` posts verdicts; a job's own `webhook` overrides it"
+    )
+    webhook_secret: str | None = Field(
+        None,
+        description="what webhooks are signed with: `whsec_` and base64; two with a comma while one replaces another",
+    )
+    webhook_timeout_seconds: float = Field(
+        15.0, gt=0, le=300, allow_inf_nan=False, description="for one attempt to post a verdict"
+    )
+    webhook_retry_seconds: CommaSeconds = Field(
+        (5, 300, 1800, 7200, 18_000, 36_000, 50_400, 72_000, 86_400),
+        description="waits between the attempts to post a verdict; a fifth is added by chance",
+    )
     log_format: Literal["console", "json"] = Field("console", description="console, or json: one object a line")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="what is logged")
 
-    @field_validator("queues", "image_formats", "fetch_allow_hosts", mode="before")
+    @field_validator("queues", "image_formats", "fetch_allow_hosts", "webhook_retry_seconds", mode="before")
     @classmethod
     def _split_commas(cls, value: object) -> object:
         if isinstance(value, str):
@@ -127,6 +143,13 @@ class Settings(BaseSettings):
         if unknown or not formats:
             raise ValueError(f"choose from JPEG, PNG, WEBP, GIF, AVIF, not {', '.join(unknown) or 'nothing'}")
         return formats
+
+    @field_validator("webhook_url")
+    @classmethod
+    def _webhook_scheme(cls, value: str | None) -> str | None:
+        if value is not None and not re.fullmatch(r"https?://\S{1,2040}", value):
+            raise ValueError("start it with https:// or http://")
+        return value
 
     @field_validator("redis_url")
     @classmethod

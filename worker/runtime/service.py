@@ -20,6 +20,7 @@ from worker.errors import SluiceError
 from worker.metrics import Metrics
 from worker.records import seconds_since
 from worker.runtime.batch_worker import BatchWorker
+from worker.runtime.deliveries import DeliveryThread
 from worker.runtime.health import HealthServer
 from worker.runtime.scheduling import SchedulerThread
 from worker.runtime.stable import ModelStable, Ready
@@ -48,11 +49,12 @@ class Service:
     _metrics: Metrics = field(default_factory=Metrics)
     _worker: BatchWorker | None = None
 
-    def run(self, burst: bool) -> None:
+    def run(self, burst: bool, deliver: bool = False) -> None:
         """Work the queues until stopped, or until they are empty.
 
         Args:
             burst: End when there is nothing left to do.
+            deliver: Also post the verdicts to webhooks.
 
         Raises:
             Missing: Redis, the model or the policies are not there.
@@ -67,9 +69,16 @@ class Service:
         health = self._listen(asking)
         stable = ModelStable(settings)
         try:
+            delivering = DeliveryThread(settings, self._metrics) if deliver else None
             ready = stable.open()
             self._show_versions(ready)
-            self._work(stable, ready, burst)
+            if delivering:
+                delivering.start()
+            try:
+                self._work(stable, ready, burst)
+            finally:
+                if delivering:
+                    delivering.close(burst)
         finally:
             stable.close()
             if health:
