@@ -1,7 +1,7 @@
 """Takes verdicts over from the stream into the outbox, as a consumer group.
 
-In: the stream `sluice:verdicts`. Out: deliveries in the outbox. An entry is acknowledged in the step that puts it there,
-so nothing is lost, and no endpoint, however slow, holds the stream up.
+In: the stream `sluice:verdicts`. Out: deliveries in the outbox. An entry is acknowledged in the step that puts it
+there, so nothing is lost, and no endpoint, however slow, holds the stream up.
 """
 
 from __future__ import annotations
@@ -55,6 +55,8 @@ class Accepting(threading.Thread):
         self._tell = tell
         self._stopping = threading.Event()
         self._finishing = threading.Event()
+        #: On the monotonic clock.
+        self._next_claim = 0.0
 
     def stop(self) -> None:
         """End soon."""
@@ -68,23 +70,29 @@ class Accepting(threading.Thread):
         """Claim, read, accept."""
         try:
             self._create_group()
-            self._accept_all()
+            while not self._stopping.is_set() and self._turn():
+                pass
         except BaseException as error:
             self._tell(error)
         else:
             self._tell(None)
 
-    def _accept_all(self) -> None:
-        next_claim = 0.0
-        while not self._stopping.is_set():
-            if time.monotonic() >= next_claim:
+    def _turn(self) -> bool:
+        """Accept what there is; False when that was the last."""
+        try:
+            if time.monotonic() >= self._next_claim:
                 self._accept(self._claim())
-                next_claim = time.monotonic() + _CLAIM_SECONDS
+                self._next_claim = time.monotonic() + _CLAIM_SECONDS
             is_finishing = self._finishing.is_set()
             entries = self._read(0.001 if is_finishing else _BLOCK_SECONDS)
-            self._accept(entries)
-            if is_finishing and not entries:
-                return
+        except redis.ResponseError as error:
+            if not str(error).startswith(("NOGROUP", "UNBLOCKED")):
+                raise
+            # Somebody emptied Redis.
+            self._create_group()
+            return True
+        self._accept(entries)
+        return bool(entries) or not is_finishing
 
     def _create_group(self) -> None:
         try:
@@ -95,21 +103,15 @@ class Accepting(threading.Thread):
 
     def _read(self, seconds: float) -> list[Any]:
         block = int(seconds * 1000)
-        try:
-            reply: Any = self._connection.xreadgroup(GROUP, _CONSUMER, {STREAM: ">"}, count=_READ_AT_ONCE, block=block)
-        except redis.ResponseError as error:
-            if not str(error).startswith(("NOGROUP", "UNBLOCKED")):
-                raise
-            # Somebody emptied Redis.
-            self._create_group()
-            return []
+        reply: Any = self._connection.xreadgroup(GROUP, _CONSUMER, {STREAM: ">"}, count=_READ_AT_ONCE, block=block)
         return _entries_in(reply)
 
     def _claim(self) -> list[Any]:
         reply: Any = self._connection.xautoclaim(
             STREAM, GROUP, _CONSUMER, min_idle_time=int(_CLAIM_SECONDS * 1000), count=_READ_AT_ONCE
         )
-        return list(reply[1])
+        # Redis 6.2 also gives those that were trimmed from the stream meanwhile, without fields.
+        return [(entry_id, fields or {}) for entry_id, fields in reply[1]]
 
     def _accept(self, entries: Sequence[Any]) -> None:
         if entries:
