@@ -50,7 +50,9 @@ fmt: install
 	$(BIN)/ruff check --fix .
 
 bench: install
-	$(PYTEST) -m benchmark -s
+	$(BIN)/sluice bench queue
+	$(BIN)/sluice bench encoder
+	$(BIN)/sluice bench pipeline
 
 chaos: install
 	$(PYTEST) -m chaos -s

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,6 +19,11 @@ categories:
   weapons: {prompts: [a gun, a rifle], look_alikes: [a kitchen knife], thresholds: {review: 0.5, block: 0.9}}
   drugs: {prompts: [pills], thresholds: {review: 0.5}}
 """
+
+
+# Where a run of the tests was put in the background, these are ignored, and whatever a test starts inherits that.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 @pytest.fixture(autouse=True)

@@ -168,15 +168,18 @@ class Website:
         self.asked: Counter[str] = Counter()
         self._answers: dict[str, list[tuple[int, bytes, float]]] = {}
         self._tell: dict[str, Callable[[], None]] = {}
+        self._headers: dict[str, Mapping[str, str]] = {}
         site = self
 
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
-                status, body, wait_seconds = site._next(self.path)
+                status, body, wait_seconds = site._next(self.path.partition("?")[0])
                 time.sleep(wait_seconds)
                 with contextlib.suppress(OSError):
                     self.send_response(status)
                     self.send_header("Content-Length", str(len(body)))
+                    for name, value in site._headers.get(self.path.partition("?")[0], {}).items():
+                        self.send_header(name, value)
                     self.end_headers()
                     self.wfile.write(body)
 
@@ -195,6 +198,7 @@ class Website:
         *answers: tuple[int, bytes],
         wait_seconds: float = 0.0,
         tell: Callable[[], None] = lambda: None,
+        headers: Mapping[str, str] | None = None,
     ) -> str:
         """Put up a page; its URL.
 
@@ -203,7 +207,9 @@ class Website:
             *answers: Status and body of each.
             wait_seconds: Before each.
             tell: Called whenever somebody asks for it, before it is answered.
+            headers: Of each answer.
         """
+        self._headers[path] = headers or {}
         self._answers[path] = [(status, body, wait_seconds) for status, body in answers]
         self._tell[path] = tell
         return self.url + path

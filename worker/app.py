@@ -21,7 +21,9 @@ from worker.cores import usable_cores
 from worker.encoder.clip import ClipEncoder, load_encoder, use_threads
 from worker.encoder.memo import ImageMemo, TextMemo
 from worker.errors import JobError, PolicyMissing
-from worker.intake.decode import DECODING, Decoder, Limits
+from worker.intake.cell import Bounds
+from worker.intake.decode import DECODING, Limits
+from worker.intake.sandbox import Decoder
 from worker.intake.sources import FetchLimits, Sources
 from worker.intake.square import ViewSpec
 from worker.pipeline import Pipeline, QueuedJob
@@ -68,7 +70,7 @@ class App:
         }  # fmt: skip
 
     def close(self) -> None:
-        """Close connections and threads."""
+        """Close connections, and end threads and decoder processes."""
         self.sources.close()
         self.decoder.close()
 
@@ -93,7 +95,7 @@ def build(settings: Settings, connection: redis.Redis | None) -> App:
         settings.model, settings.model_revision, settings.device, settings.precision, settings.batch_size
     )
     sources = Sources(fetch_limits(settings), connection)
-    decoder = Decoder(decode_limits(settings), view_spec(encoder), threads)
+    decoder = open_decoder(settings, encoder, threads)
     compiled = CompiledPolicies(encoder)
     for policy, _ in policies.at_work():
         compiled(policy)
@@ -134,15 +136,35 @@ def fetch_limits(settings: Settings) -> FetchLimits:
     return FetchLimits(
         max_bytes=settings.image_max_bytes,
         timeout_seconds=settings.fetch_timeout_seconds,
+        connect_seconds=settings.fetch_connect_timeout_seconds,
+        read_seconds=settings.fetch_read_timeout_seconds,
+        max_redirects=settings.fetch_max_redirects,
+        ports=settings.fetch_ports,
         allow_hosts=settings.fetch_allow_hosts,
+        deny_networks=settings.fetch_deny_networks,
         allow_private=settings.fetch_allow_private,
+        at_once=settings.batch_size,
         path_root=settings.path_root,
+        s3_buckets=settings.s3_buckets,
+        s3_endpoint_url=settings.s3_endpoint_url,
     )
 
 
 def decode_limits(settings: Settings) -> Limits:
     """Return what is decoded at all."""
     return Limits(settings.image_max_bytes, settings.image_max_pixels, settings.image_formats)
+
+
+def open_decoder(settings: Settings, encoder: ClipEncoder, processes: int) -> Decoder:
+    """Start the processes that decode; close it.
+
+    Args:
+        settings: What is refused, and what one image may cost.
+        encoder: Whose views are made.
+        processes: How many.
+    """
+    bounds = Bounds(settings.decode_timeout_seconds, settings.decode_memory_bytes)
+    return Decoder(decode_limits(settings), view_spec(encoder), bounds, processes)
 
 
 def view_spec(encoder: ClipEncoder) -> ViewSpec:

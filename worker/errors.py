@@ -19,9 +19,12 @@ REASONS: dict[str, str] = {
     "image_undecodable": "not an image, or one that the decoder refuses",
     "image_truncated": "the file ends before the image does",
     "image_format_refused": "a format that is not in SLUICE_IMAGE_FORMATS",
-    "address_refused": "the URL points at an address, port or scheme that may not be fetched",
+    "decode_timeout": "decoding took longer than SLUICE_DECODE_TIMEOUT_SECONDS",
+    "decode_memory": "decoding took more memory than SLUICE_DECODE_MEMORY_BYTES",
+    "decode_crashed": "the image killed the process that decoded it",
+    "address_refused": "the URL or bucket is none that may be fetched from, by address, host, port, scheme or name",
     "path_refused": "the path lies outside SLUICE_PATH_ROOT, or is not a regular file",
-    "source_refused": "the source answered that there is nothing to have (HTTP 4xx, no such blob or file)",
+    "source_refused": "the source has no image to give (HTTP 4xx, a packed answer, no such object, blob or file)",
     "source_unavailable": "the source did not answer within its retries",
     "blob_mismatch": "the bytes under a blob's key do not have its digest",
     "unknown_policy": "the job names a policy or version that the worker does not have",
@@ -32,6 +35,9 @@ REASONS: dict[str, str] = {
     "worker_killed": "the job kills the process that looks at its image",
     "internal_error": "a defect: the job's traceback is in RQ's FailedJobRegistry",
 }
+
+#: Longest wait that a source may ask for before it is asked again.
+MAX_RETRY_AFTER_SECONDS = 900.0
 
 
 class SluiceError(Exception):
@@ -113,11 +119,23 @@ class Uncalibrated(JobError):
 
 
 class SourceUnavailable(JobError):
-    """The source may answer later: 5xx, 429, a time-out, a lost connection."""
+    """The source may answer later: 5xx, 429, a time-out, a lost connection.
+
+    Args:
+        text: What happened.
+        retry_after_seconds: When it asks to be asked again, in seconds from now; None when it does not. What a source
+            says, or a child that a hostile image has taken over, is held to `MAX_RETRY_AFTER_SECONDS`.
+    """
 
     reason = "source_unavailable"
     outcome = "retried"
     retry = True
+
+    def __init__(self, text: str = "", retry_after_seconds: float | None = None) -> None:
+        super().__init__(text)
+        self.retry_after_seconds: float | None = None
+        if retry_after_seconds is not None and retry_after_seconds > 0:
+            self.retry_after_seconds = min(float(retry_after_seconds), MAX_RETRY_AFTER_SECONDS)
 
 
 class JobStopped(JobError):
@@ -159,6 +177,24 @@ class ImageFormatRefused(ImageRejected):
     """A format outside the allow-list."""
 
     reason = "image_format_refused"
+
+
+class DecodeTimeout(ImageRejected):
+    """Decoding took too long."""
+
+    reason = "decode_timeout"
+
+
+class DecodeMemory(ImageRejected):
+    """Decoding took too much memory."""
+
+    reason = "decode_memory"
+
+
+class DecodeCrashed(ImageRejected):
+    """The image killed the process that decoded it."""
+
+    reason = "decode_crashed"
 
 
 class AddressRefused(ImageRejected):

@@ -39,5 +39,8 @@ def configure_logging(settings: Settings) -> None:
     level = settings.log_level.upper()
     logging.basicConfig(level=level, handlers=[handler], force=True)
     logging.captureWarnings(capture=True)
-    for noisy in ("httpx", "httpcore", "rq", "transformers", "urllib3", "huggingface_hub"):
+    # These log whole URLs, with queries and what is in them, so not even to who debugs.
+    for telltale in ("httpx", "httpcore"):
+        logging.getLogger(telltale).setLevel("WARNING")
+    for noisy in ("rq", "transformers", "urllib3", "huggingface_hub"):
         logging.getLogger(noisy).setLevel(level if level == "DEBUG" else "WARNING")

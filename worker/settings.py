@@ -10,6 +10,7 @@ import difflib
 import os
 import re
 from collections.abc import Mapping
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
@@ -28,6 +29,7 @@ _MIB = 1024 * 1024
 CommaList = Annotated[tuple[str, ...], NoDecode]
 Seconds = Annotated[float, Field(gt=0, le=30 * 86_400, allow_inf_nan=False)]
 CommaSeconds = Annotated[tuple[Seconds, ...], NoDecode]
+PortList = Annotated[tuple[Annotated[int, Field(ge=1, le=65535)], ...], NoDecode]
 
 
 class Settings(BaseSettings):
@@ -74,7 +76,7 @@ class Settings(BaseSettings):
         description="a worker silent for so long is dead: others run its jobs",
     )
     threads: int = Field(
-        0, ge=0, le=1024, description="threads that embed, and threads that decode; 0: the cores this process may use"
+        0, ge=0, le=1024, description="threads that embed, and processes that decode; 0: the cores this process may use"
     )
     policies: str = Field("policies", min_length=1, description="the directory of policies")
     policy: str = Field("default", min_length=1, description="the policy of jobs that name none: ID or ID@VERSION")
@@ -85,10 +87,31 @@ class Settings(BaseSettings):
     image_formats: CommaList = Field(
         ("JPEG", "PNG", "WEBP", "GIF", "AVIF"), description="formats that are decoded; all others are refused"
     )
+    decode_timeout_seconds: float = Field(
+        10.0, gt=0, le=600, allow_inf_nan=False, description="for decoding one image; its process is killed then"
+    )
+    decode_memory_bytes: int = Field(
+        1536 * _MIB, ge=512 * _MIB, description="address space of a decoder process, 130 MB of which are its own"
+    )
     fetch_timeout_seconds: float = Field(10.0, gt=0, allow_inf_nan=False, description="for one whole download")
-    fetch_allow_hosts: CommaList = Field((), description="hosts that may be fetched from; empty: any public host")
+    fetch_connect_timeout_seconds: float = Field(
+        3.0, gt=0, allow_inf_nan=False, description="for a connection to one address"
+    )
+    fetch_read_timeout_seconds: float = Field(
+        5.0, gt=0, allow_inf_nan=False, description="longest silence in the middle of a download"
+    )
+    fetch_max_redirects: int = Field(3, ge=0, le=10, description="redirects that are followed, each checked again")
+    fetch_ports: PortList = Field((80, 443), min_length=1, description="ports that may be fetched from")
+    fetch_allow_hosts: CommaList = Field(
+        (), description="hosts that may be fetched from, `*.` for all below one; empty: any public host"
+    )
+    fetch_deny_networks: CommaList = Field(
+        (), description="networks (CIDR) that are never fetched from, beside all that are not public"
+    )
     fetch_allow_private: bool = Field(False, description="also fetch from private and loopback addresses, any port")
     path_root: Path | None = Field(None, description="`path` refs must lie inside; unset: `path` refs are refused")
+    s3_buckets: CommaList = Field((), description="buckets that `s3` refs may name; empty: `s3` refs are refused")
+    s3_endpoint_url: str | None = Field(None, description="where the buckets are, for all but AWS")
     on_unreadable: Literal["review", "fail"] = Field(
         "review", description="an image that cannot be judged: a `review` verdict, or a failed job with one"
     )
@@ -116,7 +139,16 @@ class Settings(BaseSettings):
     log_format: Literal["console", "json"] = Field("console", description="console, or json: one object a line")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="what is logged")
 
-    @field_validator("queues", "image_formats", "fetch_allow_hosts", "webhook_retry_seconds", mode="before")
+    @field_validator(
+        "queues",
+        "image_formats",
+        "fetch_allow_hosts",
+        "fetch_deny_networks",
+        "fetch_ports",
+        "s3_buckets",
+        "webhook_retry_seconds",
+        mode="before",
+    )
     @classmethod
     def _split_commas(cls, value: object) -> object:
         if isinstance(value, str):
@@ -149,6 +181,47 @@ class Settings(BaseSettings):
     def _webhook_scheme(cls, value: str | None) -> str | None:
         if value is not None and not re.fullmatch(r"https?://\S{1,2040}", value):
             raise ValueError("start it with https:// or http://")
+        return value
+
+    @field_validator("fetch_deny_networks")
+    @classmethod
+    def _networks(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for network in value:
+            try:
+                ip_network(network)
+            except ValueError as error:
+                raise ValueError(f"{error}; write networks as 203.0.113.0/24 or 2001:db8::/32") from None
+        return value
+
+    @field_validator("fetch_allow_hosts")
+    @classmethod
+    def _hosts(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for host in value:
+            if not re.fullmatch(r"(\*\.)?([\w-]{1,63}\.)*[\w-]{1,63}|[0-9A-Fa-f:.]+", host):
+                raise ValueError(f"{host} is no host; write names as cdn.example.org or *.example.org")
+        return value
+
+    @field_validator("s3_buckets")
+    @classmethod
+    def _buckets(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for bucket in value:
+            if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{1,61}[A-Za-z0-9]", bucket):
+                raise ValueError(f"{bucket} is no name of a bucket; write names, not URLs")
+        return value
+
+    @field_validator("s3_endpoint_url")
+    @classmethod
+    def _endpoint(cls, value: str | None) -> str | None:
+        if value is None:
+            return None
+        try:
+            parts = urlsplit(value)
+            wrong = parts.scheme not in {"http", "https"} or not parts.hostname or (parts.port or 1) < 1
+        except ValueError:
+            wrong = True
+        if wrong or "@" in value or "?" in value or "#" in value:
+            # What is there may hold a password, so it is not quoted.
+            raise ValueError("write it as https://HOST:PORT; credentials come from AWS's own variables or role")
         return value
 
     @field_validator("redis_url")

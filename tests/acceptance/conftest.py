@@ -16,7 +16,7 @@ def settings(tiny_clip: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[
     policies = support.write_house_policies(tmp_path_factory.mktemp("policies"))
     return {
         "model": tiny_clip, "policies": policies, "policy": "house",
-        "fetch_allow_private": True, "fetch_timeout_seconds": 30,
+        "fetch_allow_private": True, "fetch_timeout_seconds": 30, "fetch_read_timeout_seconds": 30,
     }  # fmt: skip
 
 

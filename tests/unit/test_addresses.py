@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from ssrfguard import BlockedAddressError, BlockedURLError, SSRFGuardError, resolve
 
-from worker.addresses import MAX_REDIRECTS, fetch_policy, shown
+from worker.addresses import MAX_REDIRECTS, fetch_policy, shown, why_refused
 
 POLICY = fetch_policy(allow_hosts=(), allow_private=False)
 PRIVATE_TOO = fetch_policy(allow_hosts=(), allow_private=True)
@@ -260,3 +260,68 @@ def test_credentials_are_not_shown_when_slashes_are_missing_or_too_many(url: str
 
 def test_a_long_url_is_shown_short() -> None:
     assert len(shown("https://cdn.example/" + "a" * 8000)) == 200
+
+
+@pytest.mark.parametrize("private", [False, True])
+@pytest.mark.parametrize("address", ["9.9.9.9", "10.9.1.2", "::ffff:9.9.9.9", "64:ff9b::909:909", "2002:909:909::1"])
+def test_a_denied_network_is_refused_whatever_else_is_allowed_and_in_every_disguise(
+    address: str, private: bool
+) -> None:
+    policy = fetch_policy((), private, ("9.9.9.0/24", "10.9.0.0/16", "10.9.0.0/24"))
+    with pytest.raises(BlockedAddressError):
+        policy.check_address(address)
+
+
+def test_a_denied_network_denies_what_the_table_permits_inside_it() -> None:
+    policy = fetch_policy((), allow_private=False, deny_networks=("0.0.0.0/0", "::/0"))
+    for address in (*OUTWARD, "192.0.0.9", "2001:1::1"):
+        with pytest.raises(BlockedAddressError):
+            policy.check_address(address)
+
+
+@pytest.mark.parametrize(
+    "address",
+    ["169.254.169.254", "168.63.129.16", "100.100.100.200", "fd00:ec2::254", "fd20:ce::254", "fe80::1", "0.0.0.0"],
+)
+def test_metadata_services_are_refused_even_where_private_addresses_are_allowed(address: str) -> None:
+    with pytest.raises(BlockedAddressError):
+        PRIVATE_TOO.check_address(address)
+
+
+@pytest.mark.parametrize(
+    "address", ["10.1.2.3", "172.20.0.1", "100.64.0.1", "127.0.0.1", "::1", "fd12::1", "::ffff:10.0.0.1"]
+)
+def test_private_addresses_are_open_on_request(address: str) -> None:
+    PRIVATE_TOO.check_address(address)
+
+
+def test_the_ports_that_may_be_named_are_a_choice() -> None:
+    policy = fetch_policy((), allow_private=False, ports=(8443,))
+    assert policy.check_url("https://h.example:8443/").port == 8443
+    with pytest.raises(BlockedURLError):
+        policy.check_url("https://h.example/")
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://SECRET:SECRET@example.org/",
+        "SECRET://example.org/",
+        "http://example.org:SECRET/",
+        "http://user:SECRET/SECRET@example.org/",
+        "http://[SECRET]/",
+        "http://example.org/?SECRET\n",
+        "http://10.0.0.1/?SECRET",
+        "http://example.org/" + "SECRET" * 2000,
+        "http://example.org:8080/?SECRET",
+    ],
+)
+def test_why_a_url_is_refused_is_said_without_quoting_it(url: str) -> None:
+    with pytest.raises(SSRFGuardError) as caught:
+        POLICY.check_url(url)
+    assert "SECRET" not in why_refused(caught.value).upper()
+    assert why_refused(caught.value)
+
+
+def test_a_password_with_a_slash_in_it_is_not_shown() -> None:
+    assert shown("http://user:SEC/RET@cdn.example/a.png") == "(malformed URL)"

@@ -34,7 +34,12 @@ DEFAULTS: dict[str, Any] = {
     "decode_timeout_seconds": 10.0,
     "decode_memory_bytes": 3 * 512 * 1024 * 1024,
     "fetch_timeout_seconds": 10.0,
+    "fetch_connect_timeout_seconds": 3.0,
+    "fetch_read_timeout_seconds": 5.0,
+    "fetch_max_redirects": 3,
+    "fetch_ports": (80, 443),
     "fetch_allow_hosts": (),
+    "fetch_deny_networks": (),
     "fetch_allow_private": False,
     "path_root": None,
     "on_unreadable": "review",
@@ -159,6 +164,11 @@ def test_variables_without_the_prefix_are_not_read(env: Any) -> None:
         ("queues", "one", ("one",)),
         ("fetch_allow_hosts", "a.example, *.b.example", ("a.example", "*.b.example")),
         ("fetch_allow_hosts", ",", ()),
+        ("fetch_deny_networks", "10.9.0.0/16, 2001:db8:64::/96", ("10.9.0.0/16", "2001:db8:64::/96")),
+        ("fetch_ports", "80,8080", (80, 8080)),
+        ("fetch_max_redirects", "0", 0),
+        ("s3_buckets", "uploads,avatars.example", ("uploads", "avatars.example")),
+        ("s3_endpoint_url", "https://minio.example:9000", "https://minio.example:9000"),
         ("image_formats", "jpg,png", ("JPEG", "PNG")),
         ("image_formats", "Jpeg , WebP", ("JPEG", "WEBP")),
         ("log_level", "WARNING", "warning"),
@@ -300,3 +310,28 @@ def test_settings_are_frozen() -> None:
 )
 def test_a_url_is_shown_without_its_password(url: str, masked: str) -> None:
     assert mask_url(url) == masked
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("FETCH_CONNECT_TIMEOUT_SECONDS", "0"),
+        ("FETCH_READ_TIMEOUT_SECONDS", "inf"),
+        ("FETCH_MAX_REDIRECTS", "11"),
+        ("FETCH_PORTS", "80,65536"),
+        ("FETCH_PORTS", "http"),
+        ("FETCH_DENY_NETWORKS", "10.0.0.1/8"),
+        ("FETCH_DENY_NETWORKS", "intranet"),
+        ("FETCH_ALLOW_HOSTS", "https://cdn.example.org/"),
+        ("FETCH_ALLOW_HOSTS", "*"),
+        ("S3_BUCKETS", "s3://uploads"),
+        ("S3_BUCKETS", "up/loads"),
+        ("S3_ENDPOINT_URL", "minio:9000"),
+        ("S3_ENDPOINT_URL", "ftp://minio"),
+        ("S3_ENDPOINT_URL", "https://minio:port"),
+    ],
+)
+def test_a_limit_of_fetching_that_cannot_be_meant_is_refused_by_name(name: str, value: str, env: Any) -> None:
+    env(**{f"SLUICE_{name}": value})
+    with pytest.raises(UsageError, match=f"SLUICE_{name}="):
+        load_settings()

@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,11 +17,11 @@ from typing import Any
 import torch
 from PIL import Image
 
-from worker.app import decode_limits, view_spec
+from worker.app import open_decoder
 from worker.encoder.checkpoint import Checkpoint, load_checkpoint
 from worker.encoder.clip import ClipEncoder, load_encoder
 from worker.errors import JobError
-from worker.intake.decode import Decoder
+from worker.intake.sandbox import Decoder
 from worker.policy.compiled import CompiledPolicy, compile_policy
 from worker.policy.schema import Category, Policy, Thresholds
 from worker.scoring import score
@@ -89,12 +90,13 @@ def bench_encoder(
         The best of each way.
     """
     best: dict[tuple[str, str, int], float] = {}
-    ways = list(_ways(model, settings, files, policy, precisions, batches))
-    for turn in range(rounds):
-        for way in ways:
-            progress(f"round {turn + 1} of {rounds}: {way.name}, {way.precision}, batch {way.batch}")
-            key = (way.name, way.precision, way.batch)
-            best[key] = max(best.get(key, 0.0), _rate(way.run))
+    with ExitStack() as opened:
+        ways = list(_ways(model, settings, files, policy, precisions, batches, opened))
+        for turn in range(rounds):
+            for way in ways:
+                progress(f"round {turn + 1} of {rounds}: {way.name}, {way.precision}, batch {way.batch}")
+                key = (way.name, way.precision, way.batch)
+                best[key] = max(best.get(key, 0.0), _rate(way.run))
     found = {name: rate for (name, _, _), rate in best.items()}
     return [
         EncoderRow(*key, rate, rate / found[TRANSFORMERS], rate / found[TUTORIAL], rate / found[LIMIT])
@@ -109,6 +111,7 @@ def _ways(
     policy: Policy,
     precisions: Sequence[str],
     batches: Sequence[int],
+    opened: ExitStack,
 ) -> Iterator[_Way]:
     encoders = {
         (precision, batch): load_encoder(model, None, "cpu", precision, batch)
@@ -117,7 +120,8 @@ def _ways(
     }
     largest = max(batches)
     one = encoders[precisions[0], largest]
-    with_views = Decoder(decode_limits(settings), view_spec(one), torch.get_num_threads())
+    with_views = open_decoder(settings, one, torch.get_num_threads())
+    opened.callback(with_views.close)
     views = _views(with_views, (list(files) * largest)[:largest])
     checkpoint = load_checkpoint(model, None)
     yield _Way(LIMIT, "fp32", largest, _products(checkpoint.model))

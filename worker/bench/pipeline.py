@@ -48,6 +48,8 @@ class Stream:
     images: int
     #: How many different images there are among them.
     different: int
+    #: Whether the worker remembers what it saw.
+    memo: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +80,7 @@ def bench_pipeline(
     streams = [
         Stream("JPEG 500x375", 500, 375, images, images),
         Stream("JPEG 4000x3000", 4000, 3000, images, min(images, 64)),
-        Stream("JPEG 500x375, 90 % seen before", 500, 375, 10 * images, images),
+        Stream("JPEG 500x375, 90 % seen before", 500, 375, 10 * images, images, memo=True),
     ]
     encoder = load_encoder(
         settings.model, settings.model_revision, settings.device, settings.precision, settings.batch_size
@@ -95,7 +97,7 @@ def bench_pipeline(
                 progress(f"round {turn + 1} of {rounds}: {stream.name}, {stream.images} images")
                 connection.flushall()
                 _enqueue(connection, files[stream.name], stream)
-                _work(settings, Path(directory), memo=stream.different < stream.images)
+                _work(settings, Path(directory), memo=stream.memo)
                 rates.setdefault(stream.name, []).append(_rate(connection, settings.batch_size))
     bare = max(rates["bare encoder"])
     return [PipelineRow(name, max(found), max(found) / bare) for name, found in rates.items()]

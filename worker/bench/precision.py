@@ -14,7 +14,8 @@ import numpy as np
 
 from worker.encoder.clip import ClipEncoder
 from worker.errors import JobError
-from worker.intake.decode import DecodedImage, Decoder
+from worker.intake.decode import DecodedImage
+from worker.intake.sandbox import Decoder
 from worker.policy.compiled import CompiledPolicy, compile_policy
 from worker.policy.schema import Policy
 from worker.records import ACTION_ORDER, Action

@@ -39,6 +39,11 @@ def add_commands(commands: Commands) -> None:
     """Add the group's commands."""
     group = commands.add_parser("bench", help="measure this machine", description="Measure this machine.")
     verbs = group.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    for add in (_add_encoder, _add_precision, _add_queue, _add_pipeline):
+        add(verbs)
+
+
+def _add_encoder(verbs: Commands) -> None:
     encoder = add_command(
         verbs,
         "encoder",
@@ -55,6 +60,8 @@ def add_commands(commands: Commands) -> None:
     encoder.add_argument("--rounds", type=int, default=3, metavar="N", help="turns of each way; the best counts (3)")
     encoder.add_argument("--json", action="store_true", help="print one JSON object a row")
 
+
+def _add_precision(verbs: Commands) -> None:
     precision = add_command(
         verbs,
         "precision",
@@ -72,6 +79,8 @@ def add_commands(commands: Commands) -> None:
     )
     precision.add_argument("--json", action="store_true", help="print one JSON object a row")
 
+
+def _add_queue(verbs: Commands) -> None:
     queue = add_command(
         verbs,
         "queue",
@@ -81,6 +90,11 @@ def add_commands(commands: Commands) -> None:
         "  sluice bench queue\n  sluice bench queue --jobs 2000 --rounds 1 --json",
     )
     queue.add_argument("--jobs", type=int, default=4000, metavar="N", help="for each run of a batch worker (4000)")
+    queue.add_argument("--rounds", type=int, default=3, metavar="N", help="turns of each (3)")
+    queue.add_argument("--json", action="store_true", help="print one JSON object a row")
+
+
+def _add_pipeline(verbs: Commands) -> None:
     pipeline = add_command(
         verbs,
         "pipeline",
@@ -91,9 +105,8 @@ def add_commands(commands: Commands) -> None:
     )
     pipeline.add_argument("--model", help="a local directory or `builtin`; without, a ViT-B/32 of random weights")
     pipeline.add_argument("--images", type=int, default=192, metavar="N", help="different images in a stream (192)")
-    for verb in (queue, pipeline):
-        verb.add_argument("--rounds", type=int, default=3, metavar="N", help="turns of each (3)")
-        verb.add_argument("--json", action="store_true", help="print one JSON object a row")
+    pipeline.add_argument("--rounds", type=int, default=3, metavar="N", help="turns of each (3)")
+    pipeline.add_argument("--json", action="store_true", help="print one JSON object a row")
 
 
 def _encoder(options: argparse.Namespace) -> int:
@@ -137,11 +150,10 @@ def _precision(options: argparse.Namespace) -> int:
     settings = settings_of(options)
     if settings.precision in {"auto", "fp32"}:
         raise UsageError("name the precision to compare with fp32: --precision int8 or --precision bf16")
-    from worker.app import decode_limits, load_policies, view_spec
+    from worker.app import load_policies, open_decoder
     from worker.bench.encoder import read_files
     from worker.bench.precision import bench_precision
     from worker.encoder.clip import load_encoder, use_threads
-    from worker.intake.decode import Decoder
 
     use_threads(_threads(settings))
     policy = load_policies(settings).deciding(settings.policy, "")
@@ -149,7 +161,7 @@ def _precision(options: argparse.Namespace) -> int:
         load_encoder(settings.model, settings.model_revision, settings.device, precision, settings.batch_size)
         for precision in ("fp32", settings.precision)
     )
-    decoder = Decoder(decode_limits(settings), view_spec(exact), _threads(settings))
+    decoder = open_decoder(settings, exact, _threads(settings))
     rows = bench_precision(read_files(options.images), policy, decoder, exact, faster, _progress)
     decoder.close()
     if not rows:

@@ -18,7 +18,8 @@ from worker.settings import Settings, load_settings
 JUDGING = (
     "policies", "policy", "model", "model_revision", "device", "precision", "batch_size", "uncalibrated",
     "image_max_bytes", "image_max_pixels", "image_formats",
-    "fetch_timeout_seconds", "fetch_allow_hosts", "fetch_allow_private",
+    "fetch_timeout_seconds", "fetch_connect_timeout_seconds", "fetch_read_timeout_seconds", "fetch_max_redirects",
+    "fetch_ports", "fetch_allow_hosts", "fetch_deny_networks", "fetch_allow_private", "s3_buckets", "s3_endpoint_url",
 )  # fmt: skip
 #: Settings of commands that only need the model.
 MODEL = ("model", "model_revision", "device", "precision", "image_max_bytes", "image_max_pixels", "image_formats")

@@ -32,6 +32,8 @@ _IMAGES = Path(__file__).parent / "demo_images"
 #: Loading torch and the model takes most of it.
 _PATIENCE_SECONDS = 120.0
 _GOODBYE_SECONDS = 15.0
+_COUNTED_SECONDS = 5.0
+_DONE = f'sluice_jobs_total{{outcome="done",queue="moderation"}} {len(list(_IMAGES.glob("*.png")))}.0'
 _SHOWN_METRICS = ("sluice_jobs_total{", "sluice_verdicts_total{", "sluice_stage_seconds_count{", "sluice_model_info{")
 
 
@@ -148,12 +150,21 @@ def _follow(
 
 
 def _show_metrics(console: Console, port: int) -> None:
-    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5) as answer:
-        lines = answer.read().decode().splitlines()
+    deadline = time.monotonic() + _COUNTED_SECONDS
+    lines = _read_metrics(port)
+    # A worker counts a moment after its verdicts are in Redis.
+    while _DONE not in "\n".join(lines) and time.monotonic() < deadline:
+        time.sleep(0.05)
+        lines = _read_metrics(port)
     console.print("\n4. what Prometheus would read from the worker's /metrics (a part):\n")
     for line in lines:
         if line.startswith(_SHOWN_METRICS) and not line.endswith(" 0.0"):
             console.print(f"   {line}", highlight=False, soft_wrap=True)
+
+
+def _read_metrics(port: int) -> list[str]:
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5) as answer:
+        return list(answer.read().decode().splitlines())
 
 
 def _show_next(console: Console) -> None:

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import io
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -18,12 +17,12 @@ import PIL
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from worker.errors import (
+    DecodeMemory,
     ImageFormatRefused,
     ImageRejected,
     ImageTooLarge,
     ImageTruncated,
     ImageUndecodable,
-    JobError,
 )
 from worker.intake.square import View, ViewSpec, load_upright, square
 from worker.intake.structure import check_structure, format_by_signature
@@ -120,6 +119,8 @@ def _reading(data: bytes, limits: Limits) -> Iterator[Image.Image]:
             yield image
     except ImageRejected:
         raise
+    except MemoryError as error:
+        raise DecodeMemory("decoding takes more memory than SLUICE_DECODE_MEMORY_BYTES") from error
     except UnidentifiedImageError as error:
         raise ImageUndecodable(f"not an image in {', '.join(limits.formats)}") from error
     except Exception as error:
@@ -163,33 +164,3 @@ def _flatten(image: Image.Image) -> Image.Image:
         paper = Image.new("RGBA", upper.size, "white")
         return Image.alpha_composite(paper, upper).convert("RGB")
     return image.convert("RGB")
-
-
-class Decoder:
-    """Decodes batches, several files at a time.
-
-    Args:
-        limits: What is refused.
-        spec: The square to make.
-        threads: Files that are decoded at once; Pillow lets go of the interpreter lock while it decodes.
-    """
-
-    def __init__(self, limits: Limits, spec: ViewSpec, threads: int) -> None:
-        self._limits = limits
-        self._spec = spec
-        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="decode")
-
-    def __call__(self, files: Sequence[bytes]) -> list[DecodedImage | JobError]:
-        """Decode; same length, same order."""
-        # Always in a thread, one file too: a time-out that a signal raises here must not look like a broken image.
-        return list(self._pool.map(self._decode, files))
-
-    def _decode(self, data: bytes) -> DecodedImage | JobError:
-        try:
-            return decode(data, self._limits, self._spec)
-        except ImageRejected as error:
-            return error
-
-    def close(self) -> None:
-        """End the threads."""
-        self._pool.shutdown(cancel_futures=True)

@@ -170,8 +170,9 @@ class Batches:
             outcome if claim.error is None else replace(outcome, error=claim.error)
             for claim, outcome in zip(batch.claims, outcomes, strict=True)
         ]
-        self.to_stop.difference_update(claim.job_id for claim in batch.claims)
         self._ended(batch.claims, said, seconds)
+        # Not before: a wish that comes while the ends are written would be kept for the job's own retry.
+        self.to_stop.difference_update(claim.job_id for claim in batch.claims)
 
     def _wanted_stopped(self, claims: Sequence[Claim] | None = None) -> bool:
         if not self.to_stop:

@@ -7,6 +7,7 @@ transaction. Whatever RQ would have written is what is written: the tests compar
 from __future__ import annotations
 
 import logging
+import math
 import traceback
 from base64 import b64encode
 from collections.abc import Sequence
@@ -16,7 +17,7 @@ from typing import Any
 from rq.job import Job, JobStatus
 from rq.utils import utcformat
 
-from worker.errors import JobError
+from worker.errors import JobError, SourceUnavailable
 from worker.runtime.claims import prefixes_of, read_script
 from worker.runtime.ending_worker import End, EndingWorker
 
@@ -24,6 +25,8 @@ log = logging.getLogger(__name__)
 
 #: Waits before the retries of a job whose cause is transient, in seconds.
 RETRY_SECONDS = (1, 5, 15)
+#: Of more retries than these, which a producer asked for, the first intervals are not told apart.
+_MOST_RETRIES = 100
 #: What `lua/end.lua` says of a job.
 WRITTEN, REPEATED, LOST, HAS_DEPENDENTS, REFUSED = 1, 2, 0, -1, -2
 #: Fields of a job's hash that ask for more than the plain end writes.
@@ -173,6 +176,17 @@ def decide_retries(job: Job, error: BaseException | None) -> None:
         job.retries_left = 0
     elif job.retries_left is None:
         job.retries_left, job.retry_intervals = len(RETRY_SECONDS), list(RETRY_SECONDS)
+    if isinstance(error, SourceUnavailable) and error.retry_after_seconds and job.retries_left:
+        _wait_longer(job, math.ceil(error.retry_after_seconds))
+
+
+def _wait_longer(job: Job, seconds: int) -> None:
+    """Make the next retry wait for at least so long, and leave those after it as they were."""
+    intervals = list(job.retry_intervals or [0])
+    left = min(job.retries_left or 0, _MOST_RETRIES)
+    # RQ counts from the end, and takes the first where there are fewer intervals than retries: so write all of them.
+    planned = [intervals[max(len(intervals) - retries, 0)] for retries in range(left, 0, -1)]
+    job.retry_intervals = [max(planned[0], seconds), *planned[1:]]
 
 
 def _text_of(error: BaseException) -> str:

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
+import struct
 import subprocess
 import sys
 import time
@@ -25,6 +27,8 @@ from worker.settings import Settings
 log = logging.getLogger(__name__)
 
 _GOODBYE_SECONDS = 5.0
+#: A horse that takes nothing in for so long hangs: no time-out could end a batch that cannot even be handed over.
+_SEND_SECONDS = 20
 
 
 class HorseDied(SluiceError):
@@ -226,6 +230,8 @@ class ModelStable:
 def _spawn() -> _Horse:
     """Start a horse; from the main thread, for the kernel kills it when the thread that spawned it ends."""
     ours, theirs = Pipe()
+    with socket.socket(fileno=os.dup(ours.fileno())) as end:
+        end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", _SEND_SECONDS, 0))
     command = [sys.executable, "-m", "worker.runtime.horse", str(theirs.fileno()), str(os.getpid())]
     process = subprocess.Popen(command, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL)
     theirs.close()

@@ -115,7 +115,10 @@ def error_as_json(error: BaseException) -> dict[str, Any]:
     if isinstance(error, errors.PolicyInvalid):
         return {"class": "PolicyInvalid", "findings": error.findings}
     if isinstance(error, SluiceError) and type(error).__module__ == errors.__name__:
-        return {"class": type(error).__name__, "text": str(error)}
+        row: dict[str, Any] = {"class": type(error).__name__, "text": str(error)}
+        if isinstance(error, errors.SourceUnavailable):
+            row["retry_after_seconds"] = error.retry_after_seconds
+        return row
     return {"class": None, "text": str(error)}
 
 
@@ -124,6 +127,9 @@ def error_from_json(row: dict[str, Any]) -> SluiceError:
     if row["class"] == "PolicyInvalid":
         return errors.PolicyInvalid(row["findings"])
     kind = getattr(errors, row["class"] or "", None)
+    if kind is errors.SourceUnavailable:
+        after = row.get("retry_after_seconds")
+        return errors.SourceUnavailable(row["text"], after if isinstance(after, int | float) else None)
     if isinstance(kind, type) and issubclass(kind, SluiceError):
         return kind(row["text"])
     return HorseError(row["text"])

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import io
 import random
-import signal
 import struct
 import subprocess
 import sys
-import threading
 import zlib
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -20,7 +18,7 @@ from PIL import Image, ImageOps
 from support import encode
 
 from worker.errors import ImageFormatRefused, ImageRejected, ImageTooLarge, ImageTruncated, ImageUndecodable
-from worker.intake.decode import MAX_SIDE, DecodedImage, Decoder, Limits, decode, decode_plain
+from worker.intake.decode import MAX_SIDE, Limits, decode, decode_plain
 from worker.intake.square import ViewSpec
 from worker.intake.structure import MAX_PARTS, MAX_SCANS
 
@@ -692,66 +690,3 @@ def test_a_plain_view_is_refused_within_the_same_limits() -> None:
         decode_plain(data, Limits(10**6, 100, FORMATS), SPEC)
     with pytest.raises(ImageTruncated):
         decode_plain(data[:-20], LIMITS, SPEC)
-
-
-# -- batches ---------------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def decoder() -> Iterator[Decoder]:
-    """Give a decoder of three threads."""
-    decoder = Decoder(LIMITS, SPEC, threads=3)
-    yield decoder
-    decoder.close()
-
-
-def test_a_batch_keeps_length_and_order_with_failures_in_between(decoder: Decoder) -> None:
-    # The first is the slowest.
-    images = [picture(1_500, 1_000), *(picture(20 + size, 30) for size in range(20))]
-    files = [encode(image) for image in images]
-    files[3], files[11], files[20] = b"", files[11][:-20], encode(picture(), "BMP")
-    decoded = decoder(files)
-    assert [type(image) for at, image in enumerate(decoded) if at in (3, 11, 20)] == [
-        ImageUndecodable,
-        ImageTruncated,
-        ImageFormatRefused,
-    ]
-    for at, image in enumerate(decoded):
-        if at not in (3, 11, 20):
-            assert isinstance(image, DecodedImage)
-            assert (image.facts.width, image.facts.height) == images[at].size
-    assert len(decoded) == len(files)
-
-
-def test_a_batch_of_nothing_is_nothing(decoder: Decoder) -> None:
-    assert decoder([]) == []
-
-
-def test_a_batch_of_one_is_the_same_image(decoder: Decoder) -> None:
-    data = encode(picture())
-    (decoded,) = decoder([data])
-    assert isinstance(decoded, DecodedImage)
-    assert (decoded.views[0] == view_of(data)).all()
-    (broken,) = decoder([b"?"])
-    assert isinstance(broken, ImageUndecodable)
-
-
-class _OutOfTime(Exception):
-    """What RQ raises in a job that runs too long."""
-
-
-def _give_up(*_: object) -> None:
-    raise _OutOfTime
-
-
-def test_a_time_out_in_mid_decoding_is_not_taken_for_a_broken_image(decoder: Decoder) -> None:
-    slow = png(6_000, 6_000, pixels=bytes((6_000 * 3 + 1) * 6_000))
-    before = signal.signal(signal.SIGUSR1, _give_up)
-    alarm = threading.Timer(0.1, signal.pthread_kill, [threading.main_thread().ident, signal.SIGUSR1])
-    try:
-        alarm.start()
-        with pytest.raises(_OutOfTime):
-            decoder([slow])
-    finally:
-        alarm.join()
-        signal.signal(signal.SIGUSR1, before)
