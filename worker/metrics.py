@@ -19,8 +19,9 @@ STAGES = ("fetch", "decode", "embed", "score", "push")
 #: How a job ends.
 OUTCOMES = ("done", "rejected", "retried", "dead")
 
-#: What comes of an attempt to post a verdict.
-WEBHOOK_OUTCOMES = ("delivered", "retried", "dead", "endpoint_off")
+#: What comes of an attempt to post a verdict: it arrived, is tried again, became a dead letter, or did because its
+#: endpoint is switched off. Lost is what the stream's limit took before it was read.
+WEBHOOK_OUTCOMES = ("delivered", "retried", "dead", "endpoint_off", "lost")
 
 #: Kind of what is remembered (image, text), and whether it was (hit, miss).
 MEMO_LABELS = ("kind", "result")
@@ -102,7 +103,10 @@ class Metrics:
             "sluice_model_info", "The checkpoint in use.", ["model", "revision", "precision", "device"], **made
         )
         self.webhooks = Counter(
-            "sluice_webhooks_total", "Attempts to post a verdict, by what came of them.", ["outcome"], **made
+            "sluice_webhooks_total",
+            "Attempts to post a verdict, by what came of them; lost: trimmed off the stream unread.",
+            ["outcome"],
+            **made,
         )
         self.up = Gauge("sluice_up", "1 while the worker takes jobs, or `sluice deliver` verdicts.", **made)
 

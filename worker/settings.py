@@ -24,6 +24,8 @@ from worker.errors import UsageError
 PREFIX = "SLUICE_"
 #: Fields whose value is never printed.
 SECRETS = frozenset({"redis_url", "webhook_url", "webhook_secret"})
+#: A `webhook_url` that is none, on purpose.
+NO_URL = "none"
 _MIB = 1024 * 1024
 
 CommaList = Annotated[tuple[str, ...], NoDecode]
@@ -123,17 +125,22 @@ class Settings(BaseSettings):
     )
     verdict_stream_maxlen: int = Field(100_000, ge=1, description="verdicts that the Redis stream keeps, about")
     webhook_url: str | None = Field(
-        None, description="where `sluice deliver` posts verdicts; a job's own `webhook` overrides it"
+        None,
+        description="where `sluice deliver` posts verdicts; a job's own `webhook` overrides it; `none`: only there",
     )
     webhook_secret: str | None = Field(
         None,
         description="what webhooks are signed with: `whsec_` and base64; two with a comma while one replaces another",
+    )
+    webhook_allow_private: bool = Field(
+        False, description="let `WEBHOOK_URL`, but no job's own, be at a private or loopback address, any port"
     )
     webhook_timeout_seconds: float = Field(
         15.0, gt=0, le=300, allow_inf_nan=False, description="for one attempt to post a verdict"
     )
     webhook_retry_seconds: CommaSeconds = Field(
         (5, 300, 1800, 7200, 18_000, 36_000, 50_400, 72_000, 86_400),
+        min_length=1,
         description="waits between the attempts to post a verdict; a fifth is added by chance",
     )
     log_format: Literal["console", "json"] = Field("console", description="console, or json: one object a line")
@@ -179,8 +186,15 @@ class Settings(BaseSettings):
     @field_validator("webhook_url")
     @classmethod
     def _webhook_scheme(cls, value: str | None) -> str | None:
-        if value is not None and not re.fullmatch(r"https?://\S{1,2040}", value):
-            raise ValueError("start it with https:// or http://")
+        if value is None or value == NO_URL:
+            return value
+        try:
+            parts = urlsplit(value)
+            is_wrong = not re.fullmatch(r"https?://[^\s/]\S{0,2039}", value) or parts.username is not None
+        except ValueError:
+            is_wrong = True
+        if is_wrong:
+            raise ValueError("write it as https://HOST/PATH, without user and password")
         return value
 
     @field_validator("fetch_deny_networks")

@@ -26,8 +26,9 @@ if TYPE_CHECKING:
 
 #: Settings that the command heeds.
 _SETTINGS = (
-    "redis_url", "webhook_url", "webhook_secret", "webhook_timeout_seconds", "webhook_retry_seconds",
-    "fetch_allow_private", "verdict_stream_maxlen", "metrics_port", "metrics_host", "log_format", "log_level",
+    "redis_url", "webhook_url", "webhook_secret", "webhook_allow_private", "webhook_timeout_seconds",
+    "webhook_retry_seconds", "fetch_ports", "fetch_deny_networks", "fetch_allow_private", "verdict_stream_maxlen",
+    "metrics_port", "metrics_host", "log_format", "log_level",
 )  # fmt: skip
 
 
@@ -40,50 +41,52 @@ def add_commands(commands: Commands) -> None:
         "post verdicts to webhooks, signed after the Standard Webhooks specification",
         _SETTINGS,
         "  sluice deliver --webhook-url https://example.org/hooks --metrics-port 9109\n"
-        "  sluice deliver --endpoints\n  sluice deliver --switch-on 3f2a9c01b7de\n  sluice deliver --replay",
+        "  sluice deliver --endpoints\n  sluice deliver --switch-on https://example.org/hooks\n  sluice deliver --replay",
     )
     instead = parser.add_mutually_exclusive_group()
     instead.add_argument("--burst", action="store_true", help="end when nothing is left to post now")
     instead.add_argument(
-        "--replay", action="store_true", help="put the dead letters back and end; a running `sluice deliver` posts them"
+        "--replay", action="store_true", help="put the dead letters back, post what can be posted now, and end"
     )
     instead.add_argument(
         "--endpoints", action="store_true", help="show the endpoints that are off, fail or have something waiting"
     )
-    instead.add_argument("--switch-on", metavar="ENDPOINT", help="post again to an endpoint that was switched off")
+    instead.add_argument("--switch-on", metavar="URL", help="post again to an endpoint that was switched off")
     parser.add_argument("--json", action="store_true", help="print JSON, one object a line")
 
 
 def _deliver(options: argparse.Namespace) -> int:
     settings = settings_of(options)
-    if options.replay:
-        return _replay(settings, options)
     if options.endpoints:
         return _endpoints(settings, options)
     if options.switch_on is not None:
         return _switch_on(settings, options)
     configure_logging(settings)
-    from worker.runtime.deliveries import DeliveryService
+    from worker.runtime.delivery_service import DeliveryService
 
-    service = DeliveryService(settings)
+    # Two that end by themselves may run beside one that stays, and have its port.
+    is_short = options.burst or options.replay
+    service = DeliveryService(settings.model_copy(update={"metrics_port": 0}) if is_short else settings)
+    if options.replay:
+        service.check()
+        _replay(settings, options)
 
     def leave(signum: int, frame: FrameType | None) -> None:
         service.stop()
 
     signal.signal(signal.SIGTERM, leave)
     signal.signal(signal.SIGINT, leave)
-    service.run(burst=options.burst)
+    service.run(burst=is_short)
     return 0
 
 
-def _replay(settings: Settings, options: argparse.Namespace) -> int:
+def _replay(settings: Settings, options: argparse.Namespace) -> None:
     with _outbox(settings) as outbox:
         back, stay = outbox.replay()
     if options.json:
         print_json({"replayed": back, "kept": stay})
     else:
-        print(f"{back} dead letters put back, {stay} kept because their endpoints are switched off")
-    return 0
+        print(f"{back} dead letters put back, {stay} kept because their endpoints are switched off", flush=True)
 
 
 def _endpoints(settings: Settings, options: argparse.Namespace) -> int:
@@ -118,7 +121,7 @@ def _switch_on(settings: Settings, options: argparse.Namespace) -> int:
 @contextmanager
 def _outbox(settings: Settings) -> Iterator[Outbox]:
     """Open the outbox for a command that cannot go on without Redis."""
-    from worker.runtime.deliveries import open_outbox
+    from worker.runtime.delivery_service import open_outbox
 
     shown_url = mask_url(settings.redis_url)
     with open_redis(settings.redis_url) as connection:

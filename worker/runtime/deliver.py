@@ -11,16 +11,15 @@ import queue
 import random
 import threading
 import time
-from collections.abc import Callable
 from concurrent.futures import CancelledError, Future
 from dataclasses import dataclass
 
 import redis
 
 from worker.addresses import shown
-from worker.runtime.accepting import Accepting
+from worker.runtime.accepting import Accepting, Count
 from worker.runtime.lanes import Lanes
-from worker.sinks.outbox import Delivery, Outbox
+from worker.sinks.outbox import Delivery, Outbox, Standing, endpoint_of
 from worker.sinks.webhook import Answer, Webhooks
 
 log = logging.getLogger(__name__)
@@ -78,7 +77,7 @@ class Deliverer:
         schedule: Of the retries.
         url: Where verdicts go whose job names no URL of its own; None: nowhere.
         lease_seconds: For how long an attempt belongs to this process; longer than an attempt.
-        count: Told what came of each attempt: a word of `worker.metrics.WEBHOOK_OUTCOMES`.
+        count: Told what came of each attempt: a word of `worker.metrics.WEBHOOK_OUTCOMES`, and how often.
     """
 
     def __init__(
@@ -89,19 +88,19 @@ class Deliverer:
         schedule: Schedule,
         url: str | None,
         lease_seconds: float,
-        count: Callable[[str], None],
+        count: Count,
     ) -> None:
         self._outbox = outbox
         self._webhooks = webhooks
         self._schedule = schedule
         self._lease_seconds = lease_seconds
         self._count = count
-        self._lanes = Lanes()
+        self._lanes = Lanes(None if url is None else endpoint_of(url))
         self._in_flight: dict[Future[Answer], Delivery] = {}
         #: Attempts that have ended, what ended the other thread, and None: look what there is to do.
         self._events: queue.SimpleQueue[Future[Answer] | BaseException | None] = queue.SimpleQueue()
         self._stopping = threading.Event()
-        self._accepting = Accepting(connection, outbox, url, self._events.put)
+        self._accepting = Accepting(connection, outbox, url, count, self._events.put)
         #: When the loop turned last, on the monotonic clock.
         self.turned = time.monotonic()
 
@@ -146,19 +145,21 @@ class Deliverer:
         self.turned = time.monotonic()
         due, wait_seconds = self._outbox.due()
         taken = self._outbox.take(self._lanes.places(due), self._lease_seconds)
+        standing_of: dict[str, Standing] = {name: standing for standing, names in due.items() for name in names}
         for delivery in taken:
+            standing = standing_of.get(delivery.endpoint, "well")
             if delivery.is_off:
                 self._give_up(delivery, delivery.attempts, "endpoint_off", "the endpoint is switched off")
-            elif delivery.age_seconds > self._schedule.longest_seconds:
+            elif standing == "failing" and delivery.age_seconds > self._schedule.longest_seconds:
                 self._give_up(delivery, delivery.attempts, "too_old", f"{delivery.age_seconds:.0f} s old")
             else:
-                self._begin(delivery)
+                self._begin(delivery, standing)
         if taken and not self._in_flight:
             return 0.0
         return _TICK_SECONDS if wait_seconds is None else min(_TICK_SECONDS, wait_seconds)
 
-    def _begin(self, delivery: Delivery) -> None:
-        self._lanes.enter(delivery.endpoint)
+    def _begin(self, delivery: Delivery, standing: Standing) -> None:
+        self._lanes.enter(delivery.endpoint, standing)
         attempt = self._webhooks.post(delivery.url, delivery.verdict_id, delivery.body)
         self._in_flight[attempt] = delivery
         attempt.add_done_callback(self._events.put)
@@ -200,9 +201,9 @@ class Deliverer:
         elif wait_seconds is None:
             self._give_up(delivery, attempts, "attempts_exhausted", f"{answer.says}, after {attempts} attempts")
         else:
-            asked = answer.retry_after_seconds or 0.0
-            pause_seconds = max(asked, self._schedule.waits[0]) if answer.status in _SLOW_DOWN else asked
-            self._outbox.retry(delivery, wait_seconds, pause_seconds, answer.says)
+            asked, first = answer.retry_after_seconds or 0.0, self._schedule.waits[0]
+            pause_seconds = max(asked, first) if answer.status in _SLOW_DOWN else asked
+            self._outbox.retry(delivery, wait_seconds, pause_seconds, first, answer.says)
             self._tell("retried", delivery, f"{answer.says}, again in {wait_seconds:.1f} s")
 
     def _give_up(self, delivery: Delivery, attempts: int, reason: str, says: str) -> None:
@@ -211,7 +212,7 @@ class Deliverer:
         self._tell("endpoint_off" if is_off else "dead", delivery, says)
 
     def _tell(self, outcome: str, delivery: Delivery, says: str) -> None:
-        self._count(outcome)
+        self._count(outcome, 1)
         level = logging.DEBUG if outcome == "delivered" else logging.WARNING
         log.log(level, "%s %s to %s: %s", outcome, delivery.verdict_id, shown(delivery.url), says)
 

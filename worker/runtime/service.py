@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import time
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,7 +21,6 @@ from worker.errors import SluiceError
 from worker.metrics import Metrics
 from worker.records import seconds_since
 from worker.runtime.batch_worker import BatchWorker
-from worker.runtime.deliveries import DeliveryThread
 from worker.runtime.health import HealthServer
 from worker.runtime.scheduling import SchedulerThread
 from worker.runtime.stable import ModelStable, Ready
@@ -66,23 +66,24 @@ class Service:
         # Whoever asks about health or queues must have an answer soon, so these questions have no patience.
         asking = open_redis(settings.redis_url)
         require_redis(asking, mask_url(settings.redis_url))
+        delivering = self._delivering(burst) if deliver else nullcontext()
         health = self._listen(asking)
         stable = ModelStable(settings)
         try:
-            delivering = DeliveryThread(settings, self._metrics) if deliver else None
             ready = stable.open()
             self._show_versions(ready)
-            if delivering:
-                delivering.start()
-            try:
+            with delivering:
                 self._work(stable, ready, burst)
-            finally:
-                if delivering:
-                    delivering.close(burst)
         finally:
             stable.close()
             if health:
                 health.close()
+
+    def _delivering(self, burst: bool) -> AbstractContextManager[None]:
+        # Whoever does not deliver needs no HTTP client.
+        from worker.runtime.delivery_service import delivering  # noqa: PLC0415
+
+        return delivering(self.settings, self._metrics, burst)
 
     def _work(self, stable: ModelStable, ready: Ready, burst: bool) -> None:
         queues = list(self.settings.queues)

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import redis
 
@@ -23,15 +23,22 @@ DEAD_REASONS: dict[str, str] = {
     "address_refused": "the URL points at an address, port or scheme that may not be posted to",
     "attempts_exhausted": "no attempt of the whole schedule was answered with 2xx",
     "endpoint_off": "the endpoint is switched off, by its own answer 410",
+    "outbox_full": "so many verdicts wait for this endpoint, or for endpoints that do not answer, that no other may",
     "too_old": "the endpoint was behind for longer than the whole schedule",
 }
 _BASE = "sluice:webhooks:"
 _OFF = _BASE + "off"
-_ENDPOINTS = _BASE + "endpoints"
 _SCRIPT = Path(__file__).parent / "lua" / "outbox.lua"
-#: Endpoints that are looked at in one round trip, and dead letters that are read in one.
-_AT_ONCE = 4096
+#: Endpoints of each standing that are looked at in one round trip. Those that are due and find no place have attempts
+#: under way, or a standing whose places are all taken: twice as many as there are places is enough.
+_AT_ONCE = 512
+#: Endpoints that are shown, and dead letters that are read in one round trip.
+_SHOWN = 1000
 _READ_AT_ONCE = 100
+
+#: How an endpoint stands: its last attempt arrived, it had none yet, or its last attempt failed.
+Standing = Literal["well", "new", "failing"]
+STANDINGS: tuple[Standing, ...] = ("well", "new", "failing")
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +75,7 @@ class Endpoint:
 
     endpoint: str
     url: str
-    #: `on`, `failing` or `off`.
+    #: A standing, or `off`.
     state: str
     waiting: int
     #: When it began to fail, or was switched off; None while it is well.
@@ -78,8 +85,8 @@ class Endpoint:
 
 
 def endpoint_of(url: str) -> str:
-    """Return the name of an endpoint: 12 hexadecimal digits of its URL's SHA-256."""
-    return hashlib.sha256(url.encode(errors="surrogatepass")).hexdigest()[:12]
+    """Return the name of an endpoint: 128 bits of its URL's SHA-256, so that nobody can find a URL of the same name."""
+    return hashlib.sha256(url.encode(errors="surrogatepass")).hexdigest()[:32]
 
 
 class Outbox:
@@ -87,7 +94,7 @@ class Outbox:
 
     Args:
         connection: A Redis that speaks bytes.
-        maxlen: How many dead letters Redis keeps, about.
+        maxlen: How many deliveries may wait for one endpoint, and how many dead letters Redis keeps, about.
     """
 
     def __init__(self, connection: redis.Redis, maxlen: int) -> None:
@@ -95,22 +102,25 @@ class Outbox:
         self._maxlen = maxlen
         self._script = connection.register_script(_SCRIPT.read_text(encoding="utf-8"))
 
-    def accept(self, stream: str, group: str, entries: list[Incoming]) -> int:
+    def accept(self, stream: str, group: str, entries: list[Incoming]) -> tuple[int, int]:
         """Take entries over from a consumer group, which is told so in the same step.
 
         Returns:
-            How many are to be posted; of an entry that was taken over before, nothing happens.
+            How many are to be posted, and how many became dead letters because too many wait; of an entry that was
+            taken over before, nothing happens.
         """
         flat: list[Any] = []
         for entry in entries:
             flat += (entry.entry_id, endpoint_of(entry.url), entry.url, entry.verdict_id, entry.body)
-        return int(self._call("accept", stream, group, *flat))
+        accepted, buried = self._call("accept", stream, group, self._maxlen, *flat)
+        return int(accepted), int(buried)
 
-    def due(self) -> tuple[list[str], float | None]:
+    def due(self) -> tuple[dict[Standing, list[str]], float | None]:
         """Return the endpoints for which something is to do, and the seconds until there is more; None: never."""
-        names, seconds = self._call("due", _AT_ONCE)
+        *found, seconds = self._call("due", _AT_ONCE)
+        names = ([name.decode() for name in row] for row in found)
         wait = float(seconds)
-        return [name.decode() for name in names], None if wait < 0 else wait
+        return dict(zip(STANDINGS, names, strict=True)), None if wait < 0 else wait
 
     def take(self, wanted: Mapping[str, int], lease_seconds: float) -> list[Delivery]:
         """Lease deliveries that are due.
@@ -130,17 +140,20 @@ class Outbox:
         """Forget a delivery that arrived."""
         self._call("delivered", delivery.delivery_id, delivery.endpoint)
 
-    def retry(self, delivery: Delivery, wait_seconds: float, pause_seconds: float, says: str) -> None:
+    def retry(
+        self, delivery: Delivery, wait_seconds: float, pause_seconds: float, first_pause_seconds: float, says: str
+    ) -> None:
         """Keep a delivery for another attempt.
 
         Args:
             delivery: It.
             wait_seconds: Until then.
             pause_seconds: For how long its endpoint is left alone altogether.
+            first_pause_seconds: The same for one that failed again and again; doubled with each further failure.
             says: Why.
         """
-        attempts = delivery.attempts + 1
-        self._call("retry", delivery.delivery_id, delivery.endpoint, attempts, wait_seconds, pause_seconds, says)
+        waits = (delivery.attempts + 1, wait_seconds, pause_seconds, first_pause_seconds)
+        self._call("retry", delivery.delivery_id, delivery.endpoint, *waits, says)
 
     def dead(self, delivery: Delivery, attempts: int, reason: str, says: str, switch_off: bool = False) -> None:
         """Give a delivery up: it becomes a dead letter.
@@ -176,7 +189,7 @@ class Outbox:
         Args:
             name: Its URL, or its name.
         """
-        return any(bool(self._connection.hdel(_OFF, endpoint)) for endpoint in (name, endpoint_of(name)))
+        return any(bool(self._call("switch_on", endpoint)) for endpoint in (name, endpoint_of(name)))
 
     def endpoints(self) -> Iterator[Endpoint]:
         """Yield the endpoints that are switched off, then those for which something waits, first due first."""
@@ -185,22 +198,22 @@ class Outbox:
             about = json.loads(text)
             waiting = int(self._connection.zcard(_BASE + "due:" + name.decode()))
             yield Endpoint(name.decode(), about["url"], "off", waiting, about["since"], about["says"])
-        names: Any = self._connection.zrange(_ENDPOINTS, 0, _AT_ONCE - 1)
-        for name in names:
-            if name not in off and (found := self._endpoint(name.decode())):
-                yield found
+        for standing in STANDINGS:
+            names: Any = self._connection.zrange(f"{_BASE}endpoints:{standing}", 0, _SHOWN - 1)
+            for name in names:
+                if name not in off and (found := self._endpoint(name.decode(), standing)):
+                    yield found
 
-    def _endpoint(self, name: str) -> Endpoint | None:
+    def _endpoint(self, name: str, standing: Standing) -> Endpoint | None:
         first: Any = self._connection.zrange(_BASE + "due:" + name, 0, 0)
         url: Any = self._connection.hget(_BASE + "delivery:" + first[0].decode(), "url") if first else None
         if not url:
             return None
-        failing: Any = self._connection.hgetall(_BASE + "endpoint:" + name)
         waiting = int(self._connection.zcard(_BASE + "due:" + name))
-        if not failing:
-            return Endpoint(name, url.decode(), "on", waiting, None, "")
-        since = datetime.fromtimestamp(float(failing[b"failing_since"]), UTC).isoformat(timespec="seconds")
-        return Endpoint(name, url.decode(), "failing", waiting, since, failing[b"says"].decode())
+        failing: Any = self._connection.hgetall(_BASE + "endpoint:" + name)
+        since = failing.get(b"failing_since")
+        shown = datetime.fromtimestamp(float(since), UTC).isoformat(timespec="seconds") if since else None
+        return Endpoint(name, url.decode(), standing, waiting, shown, failing.get(b"says", b"").decode())
 
     def _dead_entries(self) -> Iterator[bytes]:
         """Yield the entries that there are now; what dies again meanwhile is not among them."""

@@ -16,15 +16,13 @@ from collections.abc import Sequence
 from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from typing import Any
 
 import httpx
 from anyio.from_thread import BlockingPortal, start_blocking_portal
-from ssrfguard import BlockedAddressError, SSRFGuardError
+from ssrfguard import Policy, SSRFGuardError
 
-from worker.addresses import fetch_policy, guarded_client
+from worker.addresses import PORTS, fetch_policy, guarded_client, seconds_until, why_refused, within
 from worker.errors import UsageError
 
 _SECRET_PREFIX = "whsec_"  # noqa: S105 - what a secret starts with
@@ -97,21 +95,28 @@ def sign(keys: Sequence[bytes], webhook_id: str, timestamp: int, body: bytes) ->
     return " ".join(f"v1,{base64.b64encode(digest).decode()}" for digest in digests)
 
 
-def read_retry_after(text: str | None) -> float | None:
-    """Return the seconds that a header `Retry-After` asks for, a day at most; None where it cannot be read.
+def read_retry_after(text: str) -> float | None:
+    """Return the seconds that a header `Retry-After` asks for, from 0 to a day; None where it cannot be read."""
+    seconds = seconds_until(text)
+    return None if seconds is None else min(max(0.0, seconds), _LONGEST_RETRY_AFTER_SECONDS)
 
-    Source: RFC 9110, section 10.2.3: seconds, or a date.
-    """
-    if not text:
-        return None
-    if text.strip().isascii() and text.strip().isdigit():
-        return min(float(text), _LONGEST_RETRY_AFTER_SECONDS)
-    try:
-        moment = parsedate_to_datetime(text)
-    except (TypeError, ValueError, OverflowError):
-        return None
-    aware = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
-    return min(max(0.0, (aware - datetime.now(UTC)).total_seconds()), _LONGEST_RETRY_AFTER_SECONDS)
+
+@dataclass(frozen=True, slots=True)
+class Reach:
+    """Where may be posted to."""
+
+    #: CIDRs, refused whatever else is allowed.
+    deny_networks: tuple[str, ...] = ()
+    #: The only ports.
+    ports: tuple[int, ...] = PORTS
+    #: Also private and loopback addresses, on any port.
+    allow_private: bool = False
+    #: The one URL to which this is allowed though it is allowed to no other: the operator's own.
+    private_url: str | None = None
+
+    def policy(self, allow_private: bool) -> Policy:
+        """Return what the guard is told. The hosts that images come from say nothing about where verdicts go."""
+        return fetch_policy((), allow_private, self.deny_networks, self.ports, max_redirects=0)
 
 
 class Webhooks:
@@ -120,19 +125,19 @@ class Webhooks:
     Args:
         keys: What `read_secrets` returned.
         timeout_seconds: For one attempt, from the look-up of the name to the status line.
-        allow_private: Also to private and loopback addresses, on any port.
+        reach: Where may be posted to.
         connections: How many attempts at the same time.
     """
 
-    def __init__(self, keys: Sequence[bytes], timeout_seconds: float, allow_private: bool, connections: int) -> None:
+    def __init__(self, keys: Sequence[bytes], timeout_seconds: float, reach: Reach, connections: int) -> None:
         self._keys = tuple(keys)
         self._timeout_seconds = timeout_seconds
-        # The list of hosts that images come from says nothing about where verdicts go.
-        self._policy = fetch_policy((), allow_private)
+        self._reach = reach
         self._connections = connections
         self._portal_manager: Any = start_blocking_portal()
         self._portal: BlockingPortal = self._portal_manager.__enter__()
-        self._client: httpx.AsyncClient = self._portal.call(self._open)
+        self._client: httpx.AsyncClient = self._portal.call(self._open, reach.allow_private)
+        self._private_client = self._portal.call(self._open, True) if reach.private_url else self._client
 
     def post(self, url: str, webhook_id: str, body: bytes) -> Future[Answer]:
         """Begin one attempt.
@@ -146,33 +151,25 @@ class Webhooks:
 
     def close(self) -> None:
         """Break off what is under way, and close the connections."""
-        self._portal.call(self._client.aclose)
+        for client in (self._client, self._private_client):
+            self._portal.call(client.aclose)
         self._portal.call(self._portal.stop, True)
         self._portal_manager.__exit__(None, None, None)
 
-    async def _open(self) -> httpx.AsyncClient:
-        return guarded_client(self._policy, self._timeout_seconds, self._connections)
+    async def _open(self, allow_private: bool) -> httpx.AsyncClient:
+        return guarded_client(self._reach.policy(allow_private), self._timeout_seconds, self._connections)
 
     async def _attempt(self, url: str, webhook_id: str, body: bytes) -> Answer:
-        seconds = self._timeout_seconds
-        # Not `asyncio.timeout`: it would wait for what it cancels, and a name lookup ends when its server wants.
-        task = asyncio.ensure_future(self._send(url, webhook_id, body))
         try:
-            done, _ = await asyncio.wait({task}, timeout=seconds)
-        finally:
-            if not task.done():
-                task.cancel()
-        if not done:
-            return Answer(None, f"no answer within {seconds:g} s")
-        try:
-            return await self._read(task.result())
+            return await self._read(await within(self._timeout_seconds, self._send(url, webhook_id, body)))
         except SSRFGuardError as error:
-            return Answer(None, f"not posted: {_why_refused(error)}", is_refused=True)
+            return Answer(None, f"not posted: {why_refused(error)}", is_refused=True)
         except (httpx.InvalidURL, httpx.UnsupportedProtocol, UnicodeError):
-            return Answer(None, "not posted: not a URL that can be posted to", is_refused=True)
-        except httpx.TimeoutException:
-            return Answer(None, f"no answer within {seconds:g} s")
+            return Answer(None, "not posted: it is not well-formed", is_refused=True)
+        except (TimeoutError, httpx.TimeoutException):
+            return Answer(None, f"no answer within {self._timeout_seconds:g} s")
         except (httpx.HTTPError, OSError) as error:
+            # What a library says of a failure may quote the URL.
             return Answer(None, f"no answer: {type(error).__name__}")
 
     async def _send(self, url: str, webhook_id: str, body: bytes) -> httpx.Response:
@@ -184,10 +181,11 @@ class Webhooks:
             "webhook-timestamp": str(timestamp),
             "webhook-signature": sign(self._keys, webhook_id, timestamp, body),
         }
-        request = self._client.build_request(
+        client = self._private_client if url == self._reach.private_url else self._client
+        request = client.build_request(
             "POST", url, content=body, headers=headers, timeout=httpx.Timeout(self._timeout_seconds)
         )
-        return await self._client.send(request, stream=True, follow_redirects=False)
+        return await client.send(request, stream=True, follow_redirects=False)
 
     async def _read(self, response: httpx.Response) -> Answer:
         try:
@@ -197,7 +195,7 @@ class Webhooks:
             with suppress(httpx.HTTPError, OSError):
                 await response.aclose()
         status = response.status_code
-        return Answer(status, f"answered {status}", read_retry_after(response.headers.get("Retry-After")))
+        return Answer(status, f"answered {status}", read_retry_after(response.headers.get("Retry-After", "")))
 
 
 async def _skip_body(response: httpx.Response) -> None:
@@ -209,10 +207,3 @@ async def _skip_body(response: httpx.Response) -> None:
                 read += len(chunk)
                 if read > _READ_BYTES:
                     return
-
-
-def _why_refused(error: SSRFGuardError) -> str:
-    """Return why the guard refused; its own reason for a URL quotes it, tokens and all."""
-    if isinstance(error, BlockedAddressError):
-        return f"{error.address} is an address that may not be posted to"
-    return "its scheme, host or port may not be posted to"

@@ -81,12 +81,12 @@ def test_a_secret_that_is_none_is_refused_without_being_quoted(text: str) -> Non
 @pytest.mark.parametrize(
     ("text", "seconds"),
     [
-        ("0", 0.0), ("120", 120.0), (" 7 ", 7.0), ("99999999999", 86_400.0), ("9" * 400, 86_400.0),
-        ("Thu, 01 Jan 1970 00:00:00 GMT", 0.0), (None, None), ("", None), ("soon", None), ("-5", None), ("1.5", None),
+        ("0", 0.0), ("120", 120.0), ("-5", None), ("99999999999", 86_400.0), ("9" * 400, 86_400.0),
+        ("Thu, 01 Jan 1970 00:00:00 GMT", 0.0), ("", None), ("soon", None), ("1.5", None),
         ("Thu, 99 Foo 2026 00:00:00 GMT", None), ("١٢", None),
     ],
 )  # fmt: skip
-def test_retry_after_is_read_as_seconds_a_day_at_most(text: str | None, seconds: float | None) -> None:
+def test_retry_after_is_read_as_seconds_a_day_at_most(text: str, seconds: float | None) -> None:
     assert read_retry_after(text) == seconds
 
 

@@ -1,6 +1,6 @@
 """Runs a deliverer: as a process of its own, with its metrics port, or as a thread beside the worker.
 
-In: settings. Out: posted verdicts until it is told to stop. It ends with the process that runs it.
+In: settings. Out: posted verdicts until it is told to stop. Never a worker that waits for it or ends with it.
 """
 
 from __future__ import annotations
@@ -8,6 +8,8 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 
 import redis
@@ -18,9 +20,9 @@ from worker.metrics import Metrics
 from worker.runtime.deliver import LEASE_MARGIN_SECONDS, Deliverer, Schedule
 from worker.runtime.health import HealthServer
 from worker.runtime.lanes import IN_FLIGHT
-from worker.settings import Settings, mask_url
+from worker.settings import NO_URL, Settings, mask_url
 from worker.sinks.outbox import Outbox
-from worker.sinks.webhook import Webhooks, read_secrets
+from worker.sinks.webhook import Reach, Webhooks, read_secrets
 
 log = logging.getLogger(__name__)
 
@@ -50,16 +52,35 @@ def read_keys(settings: Settings) -> tuple[bytes, ...]:
     return read_secrets(settings.webhook_secret)
 
 
+def read_url(settings: Settings) -> str | None:
+    """Return where verdicts go whose job names no URL of its own; None: nowhere.
+
+    Raises:
+        UsageError: Nothing is said: then all of them would be passed over, unnoticed.
+    """
+    if settings.webhook_url is None:
+        raise UsageError(
+            f"there is no URL to post to; set SLUICE_WEBHOOK_URL, or to `{NO_URL}` where every job names its own"
+        )
+    return None if settings.webhook_url == NO_URL else settings.webhook_url
+
+
 def _open_deliverer(settings: Settings, connection: redis.Redis, metrics: Metrics) -> Deliverer:
-    webhooks = Webhooks(read_keys(settings), settings.webhook_timeout_seconds, settings.fetch_allow_private, IN_FLIGHT)
+    url, keys = read_url(settings), read_keys(settings)
+    reach = Reach(
+        settings.fetch_deny_networks,
+        settings.fetch_ports,
+        settings.fetch_allow_private,
+        url if settings.webhook_allow_private else None,
+    )
     return Deliverer(
         connection,
         open_outbox(settings, connection),
-        webhooks,
+        Webhooks(keys, settings.webhook_timeout_seconds, reach, IN_FLIGHT),
         Schedule(settings.webhook_retry_seconds),
-        settings.webhook_url,
+        url,
         settings.webhook_timeout_seconds + LEASE_MARGIN_SECONDS,
-        lambda outcome: metrics.webhooks.labels(outcome).inc(),
+        lambda outcome, times: metrics.webhooks.labels(outcome).inc(times),
     )
 
 
@@ -75,6 +96,16 @@ class DeliveryService:
     _metrics: Metrics = field(default_factory=Metrics)
     _backoff: PatientBackoff = field(default_factory=PatientBackoff)
     _deliverer: Deliverer | None = None
+    _is_stopped: bool = False
+
+    def check(self) -> None:
+        """Make sure that the settings can be worked with.
+
+        Raises:
+            UsageError: A setting is wrong.
+        """
+        read_url(self.settings)
+        read_keys(self.settings)
 
     def run(self, burst: bool) -> None:
         """Deliver until stopped, or until nothing is left to do now.
@@ -87,7 +118,7 @@ class DeliveryService:
             UsageError: A setting is wrong.
         """
         settings = self.settings
-        read_keys(settings)
+        self.check()
         asking = open_redis(settings.redis_url)
         require_redis(asking, mask_url(settings.redis_url))
         self._metrics.begin_webhooks()
@@ -96,6 +127,8 @@ class DeliveryService:
             self._deliverer = _open_deliverer(settings, open_redis(settings.redis_url, self._backoff), self._metrics)
             if burst:
                 self._deliverer.finish()
+            if self._is_stopped:
+                self._deliverer.stop()
             self._metrics.up.set(1)
             log.info("ready: delivering the verdicts of sluice:verdicts")
             self._deliverer.run()
@@ -108,6 +141,7 @@ class DeliveryService:
 
     def stop(self) -> None:
         """End soon; may be called by a signal handler."""
+        self._is_stopped = True
         self._backoff.hurry()
         if self._deliverer is not None:
             self._deliverer.stop()
@@ -116,13 +150,17 @@ class DeliveryService:
         settings = self.settings
         if settings.metrics_port == 0:
             return None
-        return HealthServer(
-            settings.metrics_host,
-            settings.metrics_port,
-            self._metrics.exporter(),
-            self._live,
-            lambda: self._ready(asking),
-        )
+        exporter = self._metrics.exporter()
+        try:
+            return HealthServer(
+                settings.metrics_host, settings.metrics_port, exporter, self._live, lambda: self._ready(asking)
+            )
+        except UsageError as error:
+            if "metrics_port" in settings.model_fields_set:
+                raise
+            # Nobody chose that port; most likely a worker has it.
+            log.warning("no metrics: %s", error)
+            return None
 
     def _live(self) -> list[str]:
         deliverer = self._deliverer
@@ -150,6 +188,7 @@ class DeliveryThread(threading.Thread):
 
     def __init__(self, settings: Settings, metrics: Metrics) -> None:
         super().__init__(name="deliver", daemon=True)
+        read_url(settings)
         read_keys(settings)
         metrics.begin_webhooks()
         self._settings = settings
@@ -160,9 +199,9 @@ class DeliveryThread(threading.Thread):
 
     def run(self) -> None:
         """Deliver; after a failure, again."""
+        connection = open_redis(self._settings.redis_url, self._backoff)
         while not self._done.is_set():
             try:
-                connection = open_redis(self._settings.redis_url, self._backoff)
                 self._deliverer = _open_deliverer(self._settings, connection, self._metrics)
                 if self._done.is_set():
                     self._deliverer.finish()
@@ -179,11 +218,35 @@ class DeliveryThread(threading.Thread):
             burst: First deliver what there is.
         """
         self._done.set()
-        deliverer = self._deliverer
-        if deliverer is not None and burst:
-            deliverer.finish()
+        if burst:
+            if self._deliverer is not None:
+                self._deliverer.finish()
             self.join(self._settings.webhook_timeout_seconds + _GOODBYE_SECONDS)
         self._backoff.hurry()
-        if deliverer is not None:
-            deliverer.stop()
+        if self._deliverer is not None:
+            self._deliverer.stop()
         self.join(_GOODBYE_SECONDS)
+
+
+def delivering(settings: Settings, metrics: Metrics, burst: bool) -> AbstractContextManager[None]:
+    """Return a context in which verdicts are delivered by a thread.
+
+    Args:
+        settings: The worker's.
+        metrics: The worker's.
+        burst: At its end, first deliver what there is.
+
+    Raises:
+        UsageError: A setting is wrong; at once.
+    """
+    thread = DeliveryThread(settings, metrics)
+
+    @contextmanager
+    def context() -> Iterator[None]:
+        thread.start()
+        try:
+            yield
+        finally:
+            thread.close(burst)
+
+    return context()
