@@ -46,7 +46,13 @@ class Running:
     """A deliverer in a thread, and what it counted."""
 
     def __init__(
-        self, connection: redis.Redis, url: str | None, reach: Reach, waits: tuple[float, ...], seconds: float, most: int
+        self,
+        connection: redis.Redis,
+        url: str | None,
+        reach: Reach,
+        waits: tuple[float, ...],
+        seconds: float,
+        most: int,
     ) -> None:
         self.counted: Counter[str] = Counter()
         self.outbox = Outbox(connection, most)
