@@ -185,8 +185,10 @@ def test_what_no_attempt_brought_there_is_a_dead_letter_and_can_be_put_back(
 
 
 def test_endpoints_that_hang_delay_no_other_and_neither_does_one_that_is_new(
-    connection: redis.Redis, receiver: Receiver, deliver: Deliver
+    connection: redis.Redis, receiver: Receiver, deliver: Deliver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    # At the end nobody waits for what hangs.
+    monkeypatch.setattr("worker.runtime.deliver._GOODBYE_SECONDS", 0.1)
     own = receiver.endpoint("/own", answer(204))
     known = receiver.endpoint("/known", answer(204))
     push(connection, "known-0", known)
@@ -292,6 +294,22 @@ def test_more_than_may_wait_for_an_endpoint_become_dead_letters_at_once(
     assert dead(connection) == [("v10", "outbox_full"), ("v11", "outbox_full")]
     assert running.counted["dead"] == 2
     assert int(connection.get("sluice:webhooks:waiting") or 0) == 10  # type: ignore[arg-type]
+
+
+def test_endpoints_of_strangers_are_remembered_up_to_a_number(
+    connection: redis.Redis, receiver: Receiver, deliver: Deliver
+) -> None:
+    connection.hset("sluice:webhooks:off", mapping={str(number): "{}" for number in range(10_000)})
+    connection.zadd("sluice:webhooks:answering", {str(number): number for number in range(10_000)})
+    push(connection, "gone", receiver.endpoint("/gone", answer(410)))
+    push(connection, "fine", receiver.endpoint("/fine", answer(204)))
+    with deliver(burst=True) as running:
+        pass
+    assert running.counted == {"endpoint_off": 1, "delivered": 1}
+    assert connection.hlen("sluice:webhooks:off") == 10_000
+    assert connection.hexists("sluice:webhooks:off", endpoint_of(receiver.url + "/gone"))
+    assert connection.zcard("sluice:webhooks:answering") == 10_000
+    assert connection.zscore("sluice:webhooks:answering", endpoint_of(receiver.url + "/fine"))
 
 
 def test_an_endpoint_of_a_url_has_a_name_of_128_bits() -> None:
