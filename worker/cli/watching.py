@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
@@ -13,7 +14,7 @@ from worker.cli.console import print_json
 from worker.cli.registry import add, connect, split
 from worker.errors import PolicyMissing
 from worker.policy.fleet import Fleet
-from worker.sinks.watched import read_sample, read_watched
+from worker.sinks.watched import Differing, Watched, read_sample, read_watched
 
 if TYPE_CHECKING:
     from worker.policy.changes import State
