@@ -79,7 +79,7 @@ class AnyFunctionWorker(BatchWorker):
     """Runs any function, in this process."""
 
     forced_serializer = None
-    heeds_webhooks = True
+    trusts_producers = True
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self._jobs: dict[str, Job] = {}

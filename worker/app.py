@@ -10,7 +10,7 @@ import os
 import socket
 import threading
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -164,13 +164,16 @@ def open_decoder(settings: Settings, encoder: ClipEncoder, processes: int) -> De
         processes: How many.
     """
     bounds = Bounds(settings.decode_timeout_seconds, settings.decode_memory_bytes)
-    return Decoder(decode_limits(settings), view_spec(encoder), bounds, processes)
+    return Decoder(decode_limits(settings), view_spec(encoder, settings), bounds, processes)
 
 
-def view_spec(encoder: ClipEncoder) -> ViewSpec:
-    """Return the square that the encoder's checkpoint sees."""
+def view_spec(encoder: ClipEncoder, settings: Settings | None = None) -> ViewSpec:
+    """Return the square that the encoder's checkpoint sees, and how many of an image; one without settings."""
     seen = encoder.preprocessing
-    return ViewSpec(seen.shortest_edge, seen.crop, seen.resample)
+    own = ViewSpec(seen.shortest_edge, seen.crop, seen.resample)
+    if settings is None:
+        return own
+    return replace(own, mode=settings.views, max_views=settings.image_max_views, max_frames=settings.image_max_frames)
 
 
 def image_memo(settings: Settings, encoder: ClipEncoder) -> ImageMemo | None:
@@ -179,7 +182,7 @@ def image_memo(settings: Settings, encoder: ClipEncoder) -> ImageMemo | None:
         return None
     # A connection of its own, without patience: what is not remembered in time is embedded again.
     connection = open_redis(settings.redis_url, answer_seconds=_MEMO_SECONDS)
-    depends_on = (encoder.fingerprint, DECODING, view_spec(encoder), decode_limits(settings))
+    depends_on = (encoder.fingerprint, DECODING, view_spec(encoder, settings), decode_limits(settings))
     fingerprint = hashlib.sha256(repr(depends_on).encode()).hexdigest()[:_FINGERPRINT_DIGITS]
     return ImageMemo(connection, fingerprint, encoder.dim, settings.memo_ttl_seconds)
 

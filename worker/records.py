@@ -24,6 +24,9 @@ Role = Literal["live", "shadow", "canary"]
 #: `allow < review < block`.
 ACTION_ORDER: dict[Action, int] = {"allow": 0, "review": 1, "block": 2}
 
+#: What of an image no view shows.
+Unseen = Literal["edges", "frames"]
+
 _POLICY_REF = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}(@[1-9][0-9]{0,8})?$"
 _CONTROL = r"[\u0000-\u001f\u007f-\u009f]"
 #: Wrong fields that one error describes; a hostile job has as many as fit into Redis.
@@ -180,6 +183,17 @@ class CategoryVerdict(_Reported):
     thresholds: dict[str, float]
 
 
+class ViewBox(_Reported):
+    """What one view shows."""
+
+    #: Left, top, right, bottom in pixels of the upright image.
+    box: Annotated[tuple[int, int, int, int], Field(strict=False)]
+    #: Number of the frame, from 0.
+    frame: int = 0
+    #: The colour on which what is transparent was laid.
+    on: Literal["white", "black"] = "white"
+
+
 class ImageFacts(_Reported):
     """What was looked at."""
 
@@ -190,6 +204,12 @@ class ImageFacts(_Reported):
     frames: int
     views: int
     bytes: int
+    #: What each view shows, in the order of `CategoryVerdict.view`.
+    view_boxes: list[ViewBox] = []
+    #: Views that there would be if SLUICE_IMAGE_MAX_VIEWS did not limit them; more than `views`: less detail was seen.
+    views_wanted: int = 0
+    #: What no view shows: the edges (`SLUICE_VIEWS=single`), or frames that differ from all that were looked at.
+    unseen: list[Unseen] = []
 
 
 class ShadowVerdict(_Reported):

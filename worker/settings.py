@@ -10,28 +10,34 @@ import difflib
 import os
 import re
 from collections.abc import Mapping
-from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
-from pydantic import Field, ValidationError, field_validator
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from pydantic import Field, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from worker.errors import UsageError
+from worker.setting_types import (
+    AnyCase,
+    Buckets,
+    DottedPaths,
+    EndpointUrl,
+    Formats,
+    Hosts,
+    Networks,
+    Ports,
+    Queues,
+    RedisUrl,
+    Waits,
+    WebhookUrl,
+)
 
 #: What every environment variable starts with.
 PREFIX = "SLUICE_"
 #: Fields whose value is never printed.
 SECRETS = frozenset({"redis_url", "webhook_url", "webhook_secret"})
-#: A `webhook_url` that is none, on purpose.
-NO_URL = "none"
 _MIB = 1024 * 1024
-
-CommaList = Annotated[tuple[str, ...], NoDecode]
-Seconds = Annotated[float, Field(gt=0, le=30 * 86_400, allow_inf_nan=False)]
-CommaSeconds = Annotated[tuple[Seconds, ...], NoDecode]
-PortList = Annotated[tuple[Annotated[int, Field(ge=1, le=65535)], ...], NoDecode]
 
 
 class Settings(BaseSettings):
@@ -50,10 +56,10 @@ class Settings(BaseSettings):
         hide_input_in_errors=True,
     )
 
-    redis_url: str = Field(
+    redis_url: RedisUrl = Field(
         "redis://127.0.0.1:6379/0", description="where the queue and the verdicts live: redis://, rediss:// or unix://"
     )
-    queues: CommaList = Field(
+    queues: Queues = Field(
         ("moderation-high", "moderation", "moderation-bulk"), description="RQ queues, first served first"
     )
     model: str = Field(
@@ -86,7 +92,18 @@ class Settings(BaseSettings):
     metrics_host: str = Field("127.0.0.1", min_length=1, description="address that the metrics port listens on")
     image_max_bytes: int = Field(20 * _MIB, ge=1, description="larger files are not read")
     image_max_pixels: int = Field(50_000_000, ge=1, description="larger images are not decoded")
-    image_formats: CommaList = Field(
+    image_max_frames: int = Field(
+        16, ge=1, le=64, description="frames of an animation that are looked at: the first, the last, those that differ"
+    )
+    image_max_views: int = Field(
+        12, ge=1, le=64, description="views of one image; an animation has four times as many, or one for each frame"
+    )
+    views: Literal["single", "whole", "tiles"] = Field(
+        "whole",
+        description="single: the checkpoint's centre crop of the first frame; whole: every pixel of every frame that "
+        "differs; tiles: also overlapping tiles of large images",
+    )
+    image_formats: Formats = Field(
         ("JPEG", "PNG", "WEBP", "GIF", "AVIF"), description="formats that are decoded; all others are refused"
     )
     decode_timeout_seconds: float = Field(
@@ -103,19 +120,22 @@ class Settings(BaseSettings):
         5.0, gt=0, allow_inf_nan=False, description="longest silence in the middle of a download"
     )
     fetch_max_redirects: int = Field(3, ge=0, le=10, description="redirects that are followed, each checked again")
-    fetch_ports: PortList = Field((80, 443), min_length=1, description="ports that may be fetched from")
-    fetch_allow_hosts: CommaList = Field(
+    fetch_ports: Ports = Field((80, 443), min_length=1, description="ports that may be fetched from")
+    fetch_allow_hosts: Hosts = Field(
         (), description="hosts that may be fetched from, `*.` for all below one; empty: any public host"
     )
-    fetch_deny_networks: CommaList = Field(
+    fetch_deny_networks: Networks = Field(
         (), description="networks (CIDR) that are never fetched from, beside all that are not public"
     )
     fetch_allow_private: bool = Field(False, description="also fetch from private and loopback addresses, any port")
     path_root: Path | None = Field(None, description="`path` refs must lie inside; unset: `path` refs are refused")
-    s3_buckets: CommaList = Field((), description="buckets that `s3` refs may name; empty: `s3` refs are refused")
-    s3_endpoint_url: str | None = Field(None, description="where the buckets are, for all but AWS")
+    s3_buckets: Buckets = Field((), description="buckets that `s3` refs may name; empty: `s3` refs are refused")
+    s3_endpoint_url: EndpointUrl | None = Field(None, description="where the buckets are, for all but AWS")
     on_unreadable: Literal["review", "fail"] = Field(
         "review", description="an image that cannot be judged: a `review` verdict, or a failed job with one"
+    )
+    callbacks: DottedPaths = Field(
+        (), description="dotted paths that RQ's callbacks of a job may name, or lie under; empty: none is run"
     )
     uncalibrated: Literal["warn", "refuse"] = Field(
         "warn", description="a policy without calibration for the model: warn and count, or refuse its jobs"
@@ -124,7 +144,7 @@ class Settings(BaseSettings):
         86_400, ge=0, description="for how long an image that was seen is not embedded again; 0 remembers none"
     )
     verdict_stream_maxlen: int = Field(100_000, ge=1, description="verdicts that the Redis stream keeps, about")
-    webhook_url: str | None = Field(
+    webhook_url: WebhookUrl | None = Field(
         None,
         description="where `sluice deliver` posts verdicts; a job's own `webhook` overrides it; `none`: only there",
     )
@@ -138,117 +158,15 @@ class Settings(BaseSettings):
     webhook_timeout_seconds: float = Field(
         15.0, gt=0, le=300, allow_inf_nan=False, description="for one attempt to post a verdict"
     )
-    webhook_retry_seconds: CommaSeconds = Field(
+    webhook_retry_seconds: Waits = Field(
         (5, 300, 1800, 7200, 18_000, 36_000, 50_400, 72_000, 86_400),
         min_length=1,
         description="waits between the attempts to post a verdict; a fifth is added by chance",
     )
     log_format: Literal["console", "json"] = Field("console", description="console, or json: one object a line")
-    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="what is logged")
-
-    @field_validator(
-        "queues",
-        "image_formats",
-        "fetch_allow_hosts",
-        "fetch_deny_networks",
-        "fetch_ports",
-        "s3_buckets",
-        "webhook_retry_seconds",
-        mode="before",
+    log_level: Annotated[Literal["debug", "info", "warning", "error"], AnyCase] = Field(
+        "info", description="what is logged"
     )
-    @classmethod
-    def _split_commas(cls, value: object) -> object:
-        if isinstance(value, str):
-            return tuple(part.strip() for part in value.split(",") if part.strip())
-        return value
-
-    @field_validator("log_level", mode="before")
-    @classmethod
-    def _lower(cls, value: object) -> object:
-        return value.lower() if isinstance(value, str) else value
-
-    @field_validator("queues")
-    @classmethod
-    def _some_queue(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        if not value:
-            raise ValueError("name at least one queue")
-        return value
-
-    @field_validator("image_formats")
-    @classmethod
-    def _known_formats(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        formats = tuple(name.upper().replace("JPG", "JPEG") for name in value)
-        unknown = [name for name in formats if name not in {"JPEG", "PNG", "WEBP", "GIF", "AVIF"}]
-        if unknown or not formats:
-            raise ValueError(f"choose from JPEG, PNG, WEBP, GIF, AVIF, not {', '.join(unknown) or 'nothing'}")
-        return formats
-
-    @field_validator("webhook_url")
-    @classmethod
-    def _webhook_scheme(cls, value: str | None) -> str | None:
-        if value is None or value == NO_URL:
-            return value
-        try:
-            parts = urlsplit(value)
-            is_wrong = not re.fullmatch(r"https?://[^\s/]\S{0,2039}", value) or parts.username is not None
-        except ValueError:
-            is_wrong = True
-        if is_wrong:
-            raise ValueError("write it as https://HOST/PATH, without user and password")
-        return value
-
-    @field_validator("fetch_deny_networks")
-    @classmethod
-    def _networks(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        for network in value:
-            try:
-                ip_network(network)
-            except ValueError as error:
-                raise ValueError(f"{error}; write networks as 203.0.113.0/24 or 2001:db8::/32") from None
-        return value
-
-    @field_validator("fetch_allow_hosts")
-    @classmethod
-    def _hosts(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        for host in value:
-            if not re.fullmatch(r"(\*\.)?([\w-]{1,63}\.)*[\w-]{1,63}|[0-9A-Fa-f:.]+", host):
-                raise ValueError(f"{host} is no host; write names as cdn.example.org or *.example.org")
-        return value
-
-    @field_validator("s3_buckets")
-    @classmethod
-    def _buckets(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        for bucket in value:
-            if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{1,61}[A-Za-z0-9]", bucket):
-                raise ValueError(f"{bucket} is no name of a bucket; write names, not URLs")
-        return value
-
-    @field_validator("s3_endpoint_url")
-    @classmethod
-    def _endpoint(cls, value: str | None) -> str | None:
-        if value is None:
-            return None
-        try:
-            parts = urlsplit(value)
-            wrong = parts.scheme not in {"http", "https"} or not parts.hostname or (parts.port or 1) < 1
-        except ValueError:
-            wrong = True
-        if wrong or "@" in value or "?" in value or "#" in value:
-            # What is there may hold a password, so it is not quoted.
-            raise ValueError("write it as https://HOST:PORT; credentials come from AWS's own variables or role")
-        return value
-
-    @field_validator("redis_url")
-    @classmethod
-    def _redis_scheme(cls, value: str) -> str:
-        try:
-            scheme = urlsplit(value).scheme
-        except ValueError:
-            # What urlsplit says quotes the password.
-            raise ValueError("not a URL; write it as redis://USER:PASSWORD@HOST:PORT/0") from None
-        if scheme not in {"redis", "rediss", "unix"}:
-            raise ValueError("start it with redis://, rediss:// or unix://")
-        return value
 
 
 def load_settings(flags: Mapping[str, Any] | None = None) -> Settings:

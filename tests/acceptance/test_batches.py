@@ -75,7 +75,7 @@ def pair(
     with durable_redis(directory) as server, redis.Redis(port=server.port) as connection:
         own = settings | {
             "redis_url": server.url, "batch_size": BATCH, "recovery_seconds": 1, "image_max_bytes": 256 * MIB,
-            "queues": "moderation-high,moderation,moderation-bulk,doomed",
+            "queues": "moderation-high,moderation,moderation-bulk,doomed", "callbacks": "callbacks",
         }  # fmt: skip
         house = House(connection, site, directory)
         with support.running_worker(own, directory, PYTHONPATH=str(directory)) as house.worker:

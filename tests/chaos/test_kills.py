@@ -197,6 +197,7 @@ def test_every_upload_has_one_verdict_after_hundreds_of_kills(tiny_clip: Path, t
     settings: dict[str, object] = {
         "model": tiny_clip, "policies": support.write_house_policies(tmp_path / "policies"), "policy": "house",
         "fetch_allow_private": True, "batch_size": BATCH, "recovery_seconds": 1, "log_level": "warning",
+        "callbacks": "callbacks",
     }  # fmt: skip
     with storm(settings, tmp_path) as it:
         began = time.monotonic()

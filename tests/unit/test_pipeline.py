@@ -7,6 +7,7 @@ import itertools
 from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -36,7 +37,7 @@ from worker.policy.compiled import CompiledPolicy, Matrix, compile_policy
 from worker.policy.registry import PolicySet
 from worker.policy.rollout import Canary, Rollout
 from worker.policy.schema import Calibration, Category, Policy, Thresholds
-from worker.records import ImageFacts, ImageRef, ModelStamp, ModerationJob, Subject, Verdict, verdict_id
+from worker.records import ImageFacts, ImageRef, ModelStamp, ModerationJob, Subject, Verdict, ViewBox, verdict_id
 
 #: What can be seen, a direction each; the first byte of a view is its place here.
 WORLD = ("food", "gun", "pills", "nothing")
@@ -73,9 +74,12 @@ def _is_error(name: str, errors: Sequence[type[JobError]]) -> bool:
 
 def _decoded(name: str) -> DecodedImage:
     seen = name.split("+")
+    papers: tuple[Literal["white", "black"], ...] = ("white", "black", "white")
     facts = ImageFacts(
-        sha256=f"sha-{name}", format="PNG", width=2, height=2, frames=1, views=len(seen), bytes=len(name)
-    )
+        sha256=f"sha-{name}", format="PNG", width=2, height=2, frames=1, views=len(seen), bytes=len(name),
+        view_boxes=[ViewBox(box=(0, 0, 2, 2), on=paper) for _, paper in zip(seen, papers, strict=False)],
+        views_wanted=len(seen),
+    )  # fmt: skip
     return DecodedImage(facts, tuple(np.full((2, 2, 3), WORLD.index(thing), np.uint8) for thing in seen))
 
 
@@ -397,6 +401,8 @@ def test_a_verdict_has_every_field_of_the_contract() -> None:
     assert plain["model"] == {"id": "fake", "revision": "1", "precision": "fp32"}
     assert plain["image"] == {
         "sha256": "sha-gun+food", "format": "PNG", "width": 2, "height": 2, "frames": 1, "views": 2, "bytes": 8,
+        "view_boxes": [{"box": [0, 0, 2, 2], "frame": 0, "on": paper} for paper in ("white", "black")],
+        "views_wanted": 2, "unseen": [],
     }  # fmt: skip
     assert plain["shadow"][0]["policy"] == {"id": "house", "version": 2, "digest": policy(2).digest}
     assert (plain["schema_version"], plain["job_id"], plain["content_id"]) == (1, "job-upload-1", "upload-1")

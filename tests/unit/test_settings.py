@@ -43,6 +43,7 @@ DEFAULTS: dict[str, Any] = {
     "fetch_allow_private": False,
     "path_root": None,
     "on_unreadable": "review",
+    "callbacks": (),
     "uncalibrated": "warn",
     "verdict_stream_maxlen": 100_000,
     "ledger_maxlen": 50_000,

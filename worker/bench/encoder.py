@@ -120,7 +120,8 @@ def _ways(
     }
     largest = max(batches)
     one = encoders[precisions[0], largest]
-    with_views = open_decoder(settings, one, torch.get_num_threads())
+    # What it is compared with sees one view, the checkpoint's own.
+    with_views = open_decoder(settings.model_copy(update={"views": "single"}), one, torch.get_num_threads())
     opened.callback(with_views.close)
     views = _views(with_views, (list(files) * largest)[:largest])
     checkpoint = load_checkpoint(model, None)

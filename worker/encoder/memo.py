@@ -28,8 +28,8 @@ Matrix = npt.NDArray[np.float32]
 
 #: What the keys of images start with; the encoder's fingerprint and the file's SHA-256 follow.
 PREFIX = "sluice:memo:image:"
-#: Larger entries are neither written nor read: the 12 views of an image at 768 dimensions are 19 kB.
-MAX_ENTRY_BYTES = 64 * 1024
+#: Larger entries are neither written nor read: the 48 views of an animation at 768 dimensions are 77 kB.
+MAX_ENTRY_BYTES = 128 * 1024
 #: Seconds for which a Redis that failed is left alone: meanwhile all is a miss.
 _REST_SECONDS = 5.0
 #: Version of the entry, then the bytes of the facts.
@@ -115,7 +115,7 @@ def rounded(embeddings: Matrix) -> Matrix:
 
 
 def _pack(image: Remembered) -> bytes:
-    facts = image.facts.model_dump_json().encode()
+    facts = image.facts.model_dump_json(exclude_defaults=True).encode()
     body = _HEAD.pack(_VERSION, len(facts)) + facts + image.embeddings.astype("<f2").tobytes()
     return body + _CHECKSUM.pack(zlib.crc32(body))
 

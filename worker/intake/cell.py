@@ -142,7 +142,7 @@ def send_answer(connection: socket.socket, answer: DecodedImage | BaseException)
     views: tuple[Any, ...] = ()
     if isinstance(answer, DecodedImage):
         views = tuple(np.ascontiguousarray(view) for view in answer.views)
-        header = {"facts": answer.facts.model_dump(mode="json"), "views": len(views)}
+        header = {"facts": answer.facts.model_dump_json()}
     elif isinstance(answer, ImageRejected):
         header = {"rejected": type(answer).__name__, "text": str(answer)[:1000]}
     else:
@@ -174,14 +174,13 @@ def receive_answer(connection: socket.socket, deadline: float, spec: ViewSpec) -
             raise NotAnAnswer("a reason that is none")
         return kind(str(header.get("text")))
     try:
-        facts = ImageFacts.model_validate(header["facts"])
+        facts = ImageFacts.model_validate_json(header["facts"])
     except (KeyError, ValueError) as error:
         raise NotAnAnswer("no facts of an image") from error
-    views = header.get("views")
-    if not (isinstance(views, int) and 1 <= views <= _MAX_VIEWS):
-        raise NotAnAnswer("no number of views")
+    if not (1 <= facts.views <= _MAX_VIEWS and len(facts.view_boxes) == facts.views):
+        raise NotAnAnswer("no number of views, or not a box for each")
     shape = (spec.crop, spec.crop, _CHANNELS)
-    parts = [receive_exactly(connection, math.prod(shape), deadline) for _ in range(views)]
+    parts = [receive_exactly(connection, math.prod(shape), deadline) for _ in range(facts.views)]
     return DecodedImage(facts, tuple(np.frombuffer(part, np.uint8).reshape(shape) for part in parts))
 
 

@@ -12,7 +12,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-import numpy as np
 import PIL
 from PIL import Image, ImageOps, UnidentifiedImageError
 
@@ -24,14 +23,15 @@ from worker.errors import (
     ImageTruncated,
     ImageUndecodable,
 )
-from worker.intake.square import View, ViewSpec, load_upright, square
+from worker.intake.look import look
+from worker.intake.square import View, ViewSpec, square
 from worker.intake.structure import check_structure, format_by_signature
 from worker.records import ImageFacts
 
 #: Longest side in pixels: what JPEG and WebP can hold, and no strip of 1 × 2³¹ pixels.
 MAX_SIDE = 16_383
 #: Names how files become views: the next number when the same file becomes another view.
-DECODING = f"1, Pillow {PIL.__version__}"
+DECODING = f"2, Pillow {PIL.__version__}"
 # Pixels are limited below, per call and by settings; Pillow's own limit is a warning, global, and later.
 Image.MAX_IMAGE_PIXELS = None
 
@@ -54,33 +54,35 @@ class DecodedImage:
 
 
 def decode(data: bytes, limits: Limits, spec: ViewSpec) -> DecodedImage:
-    """Decode one image as a person would see it: upright, and on white where it is transparent.
+    """Decode one image as a person would see it: upright, and where it is transparent on white and on black.
 
     Args:
         data: The file.
         limits: What is refused.
-        spec: The square to make.
+        spec: The squares to make.
 
     Returns:
-        The image's facts (width and height upright) and one view: the first frame, resized and cropped. Of a JPEG
-        whose shorter side is six times the view's or more, a view within a few levels: see `load_upright`.
+        The image's facts (width and height upright) and its views. Of a JPEG whose shorter side is six times the
+        view's or more, views within a few levels: see `load_upright`.
 
     Raises:
         ImageRejected: With the reason.
     """
     with _reading(data, limits) as image:
-        frames = int(getattr(image, "n_frames", 1))
-        copy = load_upright(image, spec)
+        seen = look(image, spec, lambda: Image.open(io.BytesIO(data), formats=limits.formats))
         facts = ImageFacts(
             sha256=hashlib.sha256(data).hexdigest(),
             format=_format_of(image),
-            width=copy.size[0],
-            height=copy.size[1],
-            frames=frames,
-            views=1,
+            width=seen.size[0],
+            height=seen.size[1],
+            frames=seen.frames,
+            views=len(seen.views),
             bytes=len(data),
+            view_boxes=seen.boxes,
+            views_wanted=seen.wanted,
+            unseen=seen.unseen,
         )
-        return DecodedImage(facts, (square(_flatten(copy.image), spec, copy),))
+        return DecodedImage(facts, tuple(seen.views))
 
 
 def decode_plain(data: bytes, limits: Limits, spec: ViewSpec) -> View:
@@ -151,16 +153,3 @@ def _check_format(data: bytes, limits: Limits) -> None:
 def _format_of(image: Image.Image) -> str:
     # Phones write a JPEG with a second picture inside (MPO); its first frame is the JPEG that everybody sees.
     return "JPEG" if image.format == "MPO" else str(image.format)
-
-
-def _flatten(image: Image.Image) -> Image.Image:
-    """Return RGB: 16-bit grey scaled instead of clipped, transparency laid on white instead of dropped."""
-    if image.mode.startswith("I"):
-        levels = np.asarray(image).astype(np.float64)
-        levels[levels == image.info.get("transparency", -1)] = 65_535
-        return Image.fromarray(np.clip(np.rint(levels / 257.0), 0, 255).astype(np.uint8)).convert("RGB")
-    if image.has_transparency_data:
-        upper = image.convert("RGBA")
-        paper = Image.new("RGBA", upper.size, "white")
-        return Image.alpha_composite(paper, upper).convert("RGB")
-    return image.convert("RGB")

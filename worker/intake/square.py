@@ -10,17 +10,21 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 from PIL import ExifTags, Image
 
-#: `(height, width, 3)` RGB.
-View = npt.NDArray[np.uint8]
+from worker.intake.paper import View
+from worker.intake.views import Mode, plan, resized
+
+__all__ = ["Upright", "View", "ViewSpec", "load_upright", "square"]
+
 Box = tuple[float, float, float, float]
 
 #: Beyond this aspect ratio the resized image is never built whole: 1 × 16,383 pixels would become 224 × 3.6 million.
 _MAX_WHOLE_RESIZE_ASPECT = 8
 #: A JPEG's copy is at least so many times as large as the resized image; at 2 a view is off by up to 19 of 255 levels.
 _COPY_FACTOR = 3
+#: The same for a part of the image that is a view of its own.
+_PART_FACTOR = 2
 
 #: What undoes each EXIF orientation.
 _TURNS = {
@@ -53,7 +57,7 @@ _SIDEWAYS = {
 
 @dataclass(frozen=True, slots=True)
 class ViewSpec:
-    """The square that an encoder sees, as its checkpoint's processor makes it."""
+    """The square that an encoder sees, as its checkpoint's processor makes it, and how many of an image."""
 
     #: Pixels of the shorter side after resizing.
     shortest_edge: int
@@ -61,6 +65,11 @@ class ViewSpec:
     crop: int
     #: PIL's number of the resampling filter.
     resample: int
+    mode: Mode = "single"
+    #: Views of one still image.
+    max_views: int = 12
+    #: Frames of an animation that are looked at.
+    max_frames: int = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +83,7 @@ class Upright:
     box: Box
 
 
-def load_upright(image: Image.Image, spec: ViewSpec) -> Upright:
+def load_upright(image: Image.Image, spec: ViewSpec, smallest: int | None = None) -> Upright:
     """Load an image's pixels and turn it as EXIF says; EXIF that cannot be read turns nothing, as in every viewer.
 
     Of a JPEG whose shorter side is six times the view's or more (3 times and twice), the decoder is asked for a half, a
@@ -84,12 +93,13 @@ def load_upright(image: Image.Image, spec: ViewSpec) -> Upright:
     Args:
         image: Opened, not loaded.
         spec: What will be made of it.
+        smallest: Pixels of the shortest side of the parts that views will be made of, where there are several.
 
     Source:
         libjpeg-turbo, `scale_num`; Pillow's documentation of `Image.draft`.
     """
     whole = image.size
-    scale = _ask_for_less(image, spec)
+    scale = _ask_for_less(image, spec, smallest or _smallest_part(image.size, spec))
     image.load()
     # Some formats know their size only now; none of them is a JPEG.
     width, height = whole if scale > 1 else image.size
@@ -101,13 +111,27 @@ def load_upright(image: Image.Image, spec: ViewSpec) -> Upright:
     return Upright(image.transpose(turn), size, _turn_box(box, turn, image.size))
 
 
-def _ask_for_less(image: Image.Image, spec: ViewSpec) -> int:
+def _smallest_part(size: tuple[int, int], spec: ViewSpec) -> int:
+    """Return the shorter side of the smallest part that is certain to be looked at."""
+    if spec.mode != "tiles":
+        return min(size)
+    return min(min(right - left, bottom - top) for left, top, right, bottom in _plan(size, spec))
+
+
+def _plan(size: tuple[int, int], spec: ViewSpec) -> tuple[tuple[int, int, int, int], ...]:
+    return plan(size, spec.mode, spec.crop, spec.max_views).boxes
+
+
+def _ask_for_less(image: Image.Image, spec: ViewSpec, smallest: int) -> int:
     """Ask a JPEG's decoder for a smaller copy; returns how many times smaller."""
     if image.format not in {"JPEG", "MPO"} or image.mode not in {"RGB", "L"} or _is_extreme(image.size):
         return 1
     width = image.width
-    across, down = _resized(image.size, spec)
-    image.draft(None, (across * _COPY_FACTOR, down * _COPY_FACTOR))
+    across, down = resized(image.size, spec.shortest_edge)
+    short = min(image.size)
+    # A part needs as many pixels in the copy as the whole would; a little less does, where it is no checkpoint's own.
+    factor = _COPY_FACTOR if smallest == short else _PART_FACTOR * short / smallest
+    image.draft(None, (round(across * factor), round(down * factor)))
     return round(width / image.width)
 
 
@@ -133,20 +157,13 @@ def square(image: Image.Image, spec: ViewSpec, copy: Upright | None = None) -> V
         spec: The square to make.
         copy: What `image` is a copy of, where it is not the whole image in its own size.
     """
-    size = _resized(copy.size if copy else image.size, spec)
+    size = resized(copy.size if copy else image.size, spec.shortest_edge)
     left, top = (size[0] - spec.crop) // 2, (size[1] - spec.crop) // 2
     box = (left, top, left + spec.crop, top + spec.crop)
     resample = Image.Resampling(spec.resample)
     if _is_extreme(image.size):
         return np.asarray(_resize_part(image, size, box, resample))
     return np.asarray(image.resize(size, resample, copy.box if copy else None).crop(box))
-
-
-def _resized(size: tuple[int, int], spec: ViewSpec) -> tuple[int, int]:
-    """Return width and height of the resized image, before the crop."""
-    short, long = sorted(size)
-    scaled_long = int(spec.shortest_edge * long / short)
-    return (scaled_long, spec.shortest_edge) if size[0] > size[1] else (spec.shortest_edge, scaled_long)
 
 
 def _is_extreme(size: tuple[int, int]) -> bool:

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import re
 
-from worker.errors import ImageTruncated, ImageUndecodable
+from worker.errors import ImageTooLarge, ImageTruncated, ImageUndecodable
 
 #: Scans of a JPEG: each costs a pass over all its pixels, and encoders write a dozen.
 MAX_SCANS = 64
 #: Chunks of a PNG, segments of a JPEG: 20 MiB in chunks of 8 KiB are 2,560.
 MAX_PARTS = 20_000
+#: Frames of an animation: all are decoded, to find those that differ.
+MAX_FRAMES = 1_000
 
 _FIRST_BYTES = {b"\xff\xd8\xff": "JPEG", b"\x89PNG": "PNG", b"GIF8": "GIF", b"BM": "BMP", b"II*\0": "TIFF",
                 b"MM\0*": "TIFF", b"%!PS": "EPS", b"8BPS": "PSD", b"\0\0\1\0": "ICO"}  # fmt: skip
@@ -39,6 +41,7 @@ def check_structure(data: bytes) -> None:
     JPEG and AVIF are not looked at for their end: their decoders insist on it.
 
     Raises:
+        ImageTooLarge: It is a GIF of too many frames; the other formats say in their headers how many they have.
         ImageTruncated: The file ends before its format says that it does.
         ImageUndecodable: It has more scans or parts than any honest encoder writes.
     """
@@ -97,13 +100,16 @@ def _walk_gif(data: bytes) -> None:
     Source:
         GIF89a specification, sections 17 to 27: a screen, then images and extensions, each a chain of sub-blocks.
     """
-    end = len(data)
+    end, frames = len(data), 0
     at = 13 + _palette_bytes(data, 10)
     while at < end and data[at] != _GIF_TRAILER:
         if data[at] == _GIF_EXTENSION:
             at += 2
         elif data[at] == _GIF_IMAGE:
             at += 11 + _palette_bytes(data, at + 9)
+            frames += 1
+            if frames > MAX_FRAMES:
+                raise ImageTooLarge(f"a GIF of more than {MAX_FRAMES} frames")
         else:
             # Decoders skip what they do not know between blocks.
             at += 1

@@ -72,9 +72,8 @@ class BatchWorker(CommandedWorker):
         if self.forced_serializer:
             kwargs["serializer"] = self.forced_serializer
         super().__init__(*args, **kwargs)
-        for queue in self.queues:
-            queue.serializer = self.serializer
         self.settings = settings or load_settings()
+        self.guard_jobs(self.settings.callbacks)
         self.metrics = metrics or Metrics()
         self.stream = VerdictStream(self.settings.verdict_stream_maxlen)
         self.stable = stable or self.open_stable()

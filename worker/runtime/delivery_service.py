@@ -20,7 +20,8 @@ from worker.metrics import Metrics
 from worker.runtime.deliver import LEASE_MARGIN_SECONDS, Deliverer, Schedule
 from worker.runtime.health import HealthServer
 from worker.runtime.lanes import IN_FLIGHT
-from worker.settings import NO_URL, Settings, mask_url
+from worker.setting_types import NO_URL
+from worker.settings import Settings, mask_url
 from worker.sinks.outbox import Outbox
 from worker.sinks.webhook import Reach, Webhooks, read_secrets
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import logging
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -22,6 +23,7 @@ from rq.worker import Worker
 
 from worker.errors import JobError, JobStopped
 from worker.runtime.claims import HELD_PREFIX, Claim
+from worker.runtime.guarded_job import Callbacks, guarded
 from worker.runtime.wire import Outcome
 from worker.sinks.stream import Fence, VerdictStream
 
@@ -43,8 +45,8 @@ class End:
 class EndingWorker(Worker):
     """An RQ worker whose ends carry verdicts."""
 
-    #: RQ's own webhooks go where a producer points, past the guard on addresses.
-    heeds_webhooks: ClassVar[bool] = False
+    #: Whether code that a producer names is imported, and addresses that it names are called, unasked.
+    trusts_producers: ClassVar[bool] = False
     #: Where verdicts go.
     stream: VerdictStream
     #: The end that is being written.
@@ -63,9 +65,18 @@ class EndingWorker(Worker):
         job.origin, job.worker_name, job._status = claim.queue, self.name, JobStatus.STARTED
         job.started_at = job.last_heartbeat = claim.began_at
         job.redis_server_version = self.get_redis_server_version()
-        if not self.heeds_webhooks:
-            job.webhooks = []
         return job
+
+    def guard_jobs(self, callbacks: Sequence[str]) -> None:
+        """See to it that every job that this worker reads is JSON, and calls back nothing but what is allowed.
+
+        Args:
+            callbacks: Dotted paths that may be run.
+        """
+        if not self.trusts_producers:
+            self.job_class = guarded(self.job_class, Callbacks(callbacks))
+        for queue in self.queues:
+            queue.serializer, queue.job_class = self.serializer, self.job_class
 
     def queue_of(self, claim: Claim) -> Queue:
         """Return the queue that a claim was taken from."""

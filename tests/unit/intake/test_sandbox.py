@@ -342,8 +342,9 @@ def test_what_a_decoder_process_imports_holds_neither_torch_nor_what_speaks_to_o
     loaded = set(done.stdout.split())
     assert not loaded & {"torch", "transformers", "redis", "rq", "httpx", "yaml", "worker.app", "worker.settings"}
     assert {name for name in loaded if name.startswith("worker.")} == {
-        "worker.errors", "worker.records", "worker.intake", "worker.intake.cell", "worker.intake.decode",
-        "worker.intake.square", "worker.intake.structure",
+        "worker.errors", "worker.records", "worker.intake", "worker.intake.borders", "worker.intake.cell",
+        "worker.intake.decode", "worker.intake.look", "worker.intake.paper", "worker.intake.square",
+        "worker.intake.structure", "worker.intake.views",
     }  # fmt: skip
 
 
@@ -450,7 +451,12 @@ def test_a_time_out_in_mid_decoding_is_not_taken_for_a_broken_image(scan_bomb: b
 # -- what a process that was taken over may say ----------------------------------------------------------------------
 
 
-FACTS = {"sha256": "0", "format": "PNG", "width": 1, "height": 1, "frames": 1, "views": 1, "bytes": 1}
+FACTS = {"sha256": "0", "format": "PNG", "width": 1, "height": 1, "frames": 1, "views": 1, "bytes": 1,
+         "view_boxes": [{"box": [0, 0, 1, 1]}]}  # fmt: skip
+
+
+def _facts(**changed: object) -> bytes:
+    return json.dumps({"facts": json.dumps(FACTS | changed)}).encode()
 
 
 @pytest.mark.parametrize(
@@ -463,11 +469,12 @@ FACTS = {"sha256": "0", "format": "PNG", "width": 1, "height": 1, "frames": 1, "
         pytest.param(b'{"rejected": "SystemExit"}', id="an exception of Python's"),
         pytest.param(b'{"rejected": "JobStopped"}', id="an error that is no image's"),
         pytest.param(b'{"rejected": ["a"]}', id="a list for a reason"),
-        pytest.param(json.dumps({"facts": {}, "views": 1}).encode(), id="no facts"),
-        pytest.param(json.dumps({"facts": FACTS}).encode(), id="no number of views"),
-        pytest.param(json.dumps({"facts": FACTS, "views": 0}).encode(), id="no views"),
-        pytest.param(json.dumps({"facts": FACTS, "views": 10**9}).encode(), id="a billion views"),
-        pytest.param(json.dumps({"facts": FACTS, "views": "1"}).encode(), id="a number in words"),
+        pytest.param(json.dumps({"facts": {}}).encode(), id="no facts"),
+        pytest.param(json.dumps({"facts": FACTS}).encode(), id="facts that are no text"),
+        pytest.param(_facts(views=0), id="no views"),
+        pytest.param(_facts(views=10**9), id="a billion views"),
+        pytest.param(_facts(views="1"), id="a number in words"),
+        pytest.param(_facts(view_boxes=[]), id="a view without a box"),
     ],
 )
 def test_what_is_not_an_answer_is_not_believed(said: bytes) -> None:
@@ -496,7 +503,9 @@ def test_an_answer_that_stops_in_the_middle_is_a_time_out() -> None:
 
 def test_an_answer_survives_the_socket() -> None:
     view: npt.NDArray[np.uint8] = np.asarray(picture(32, 32))
-    image = DecodedImage(decode(encode(picture()), LIMITS, SPEC).facts, (view, view[::-1]))
+    facts = decode(encode(picture()), LIMITS, SPEC).facts
+    facts = facts.model_copy(update={"views": 2, "view_boxes": facts.view_boxes * 2})
+    image = DecodedImage(facts, (view, view[::-1]))
     ours, theirs = socket.socketpair()
     with ours, theirs:
         send_answer(theirs, image)
