@@ -103,10 +103,7 @@ class Metrics:
             "sluice_model_info", "The checkpoint in use.", ["model", "revision", "precision", "device"], **made
         )
         self.webhooks = Counter(
-            "sluice_webhooks_total",
-            "Attempts to post a verdict, by what came of them; lost: trimmed off the stream unread.",
-            ["outcome"],
-            **made,
+            "sluice_webhooks_total", "Attempts to post a verdict; lost: never read off the stream.", ["outcome"], **made
         )
         self.up = Gauge("sluice_up", "1 while the worker takes jobs, or `sluice deliver` verdicts.", **made)
 

@@ -41,8 +41,8 @@ def add_commands(commands: Commands) -> None:
         "post verdicts to webhooks, signed after the Standard Webhooks specification",
         _SETTINGS,
         "  sluice deliver --webhook-url https://example.org/hooks --metrics-port 9109\n"
-        "  sluice deliver --endpoints\n  sluice deliver --switch-on https://example.org/hooks\n"
-        "  sluice deliver --replay",
+        "  sluice deliver --endpoints\n  sluice deliver --replay\n"
+        "  sluice deliver --switch-on https://example.org/hooks",
     )
     instead = parser.add_mutually_exclusive_group()
     instead.add_argument("--burst", action="store_true", help="end when nothing is left to post now")

@@ -116,7 +116,7 @@ class Reach:
 
     def policy(self, allow_private: bool) -> Policy:
         """Return what the guard is told. The hosts that images come from say nothing about where verdicts go."""
-        return fetch_policy((), allow_private, self.deny_networks, self.ports, max_redirects=0)
+        return fetch_policy((), allow_private, self.deny_networks, self.ports)
 
 
 class Webhooks:
