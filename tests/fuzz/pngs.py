@@ -10,8 +10,6 @@ import zlib
 from collections.abc import Iterator
 
 import numpy as np
-from PIL import Image
-
 from fuzz.parts import (
     BLACK,
     BLUE,
@@ -41,6 +39,7 @@ from fuzz.parts import (
     rows,
     upload,
 )
+from PIL import Image
 
 _ALL = (0, 0, WIDTH, HEIGHT)
 _R, _G, _B = bytes(RED), bytes(GREEN), bytes(BLUE)
@@ -128,7 +127,7 @@ def _cut() -> Iterator[Upload]:
     yield upload("png of no rows, well packed", png(pixels=b""), TRUNCATED)
     yield upload("png that lacks its last byte, well packed", png(pixels=rows(WIDTH, HEIGHT)[:-1]), TRUNCATED)
     two = png(head=header(interlace=1), pixels=half)
-    yield upload("interlaced png of half its rows, well packed", two, TRUNCATED)
+    yield upload("interlaced png of half its rows, well packed", two, TRUNCATED, BROKEN)
     unfinished = zlib.compress(rows(WIDTH, HEIGHT))[:-8]
     yield upload("png whose pixels stop", PNG + header() + chunk(b"IDAT", unfinished) + IEND, TRUNCATED, BROKEN)
 
@@ -142,7 +141,7 @@ def _wrong() -> Iterator[Upload]:
     for length in (0, 1, size - 1, size + 1, 2**31 - 1, 2**32 - 1):
         wrong = damaged(data, at - 4, *struct.pack(">I", length))
         yield upload(f"png with {length} for the length of its pixels", wrong, BROKEN, TRUNCATED)
-    yield upload("png with a short header", PNG + chunk(b"IHDR", bytes(5)) + IEND, BROKEN)
+    yield upload("png with a short header", PNG + chunk(b"IHDR", bytes(5)) + IEND, BROKEN, TRUNCATED)
     yield upload("png with no header", PNG + chunk(b"IDAT", zlib.compress(rows(9, 9))) + IEND, BROKEN)
     yield upload("png with two headers", PNG + header(9, 9) + png()[8:], BROKEN)
     yield upload("png with no pixels", PNG + header() + IEND, BROKEN, TRUNCATED)
@@ -170,7 +169,7 @@ def _transparent() -> Iterator[Upload]:
     yield upload("png of 16 bits, nearly black", encode(_grey_16(300)), VERDICT)
     yield upload("png with more alphas than colours", _palette(chunk(b"tRNS", bytes(300))))
     yield upload("png with the alphas before the palette", _palette(b"", chunk(b"tRNS", b"\xff\0")))
-    yield upload("png with a transparent colour of 3 bytes", png(chunk(b"tRNS", b"\0\xff\0")), BROKEN)
+    yield upload("png with a transparent colour of 3 bytes", png(chunk(b"tRNS", b"\0\xff\0")), BROKEN, TRUNCATED)
     yield upload("png with all its one colour transparent", png(chunk(b"tRNS", b"\0\xff\0\0\0\0")), shows=WHITE)
     nothing = png(chunk(b"tRNS", b"\0\1\0\0\0\0"))
     yield upload("png with another colour transparent", nothing, VERDICT, shows=RED)
@@ -242,9 +241,7 @@ def _animated() -> Iterator[Upload]:
         "at 2**31": (2**31 - 1, 0, 5, 5),
     }.items():
         other = (b"\0\xff\0", (*region[:2], min(region[2], 50), min(region[3], 50)), 0, 0)
-        data = apng([three[0], other]).replace(
-            frame_control(1, other[1]), frame_control(1, region)
-        )
+        data = apng([three[0], other]).replace(frame_control(1, other[1]), frame_control(1, region))
         yield upload(f"apng with a frame {name}", data, BROKEN, TRUNCATED)
     yield upload("apng with numbers out of order", whole.replace(frame_control(1), frame_control(5)), BROKEN)
     twice = chunk(b"acTL", struct.pack(">II", 3, 0))

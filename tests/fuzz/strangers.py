@@ -86,7 +86,7 @@ def _nothing() -> Iterator[Upload]:
 def _refused() -> Iterator[Upload]:
     for format in ("BMP", "TIFF", "EPS", "ICO"):
         yield upload(f"a {format}", encode(picture(), format), REFUSED)
-    for format in ("PPM", "TGA", "PCX", "SGI", "IM", "JPEG2000", "DDS", "ICNS", "PDF", "XBM", "MSP", "SPIDER", "QOI"):
+    for format in ("PPM", "TGA", "PCX", "SGI", "IM", "JPEG2000", "DDS", "ICNS", "XBM", "MSP", "SPIDER", "QOI"):
         image = picture(64, 64).convert({"XBM": "1", "MSP": "1", "SPIDER": "F"}.get(format, "RGB"))
         yield upload(f"a file of {format}", encode(image, format), BROKEN, REFUSED)
     for name, start in _REFUSED_SIGNATURES.items():

@@ -343,8 +343,9 @@ def test_what_a_decoder_process_imports_holds_neither_torch_nor_what_speaks_to_o
     assert not loaded & {"torch", "transformers", "redis", "rq", "httpx", "yaml", "worker.app", "worker.settings"}
     assert {name for name in loaded if name.startswith("worker.")} == {
         "worker.errors", "worker.records", "worker.intake", "worker.intake.borders", "worker.intake.cell",
-        "worker.intake.decode", "worker.intake.look", "worker.intake.paper", "worker.intake.square",
-        "worker.intake.structure", "worker.intake.views",
+        "worker.intake.colours", "worker.intake.decode", "worker.intake.frames", "worker.intake.look",
+        "worker.intake.paper", "worker.intake.rows", "worker.intake.square", "worker.intake.structure",
+        "worker.intake.views",
     }  # fmt: skip
 
 

@@ -1,0 +1,212 @@
+"""A file's frames as browsers show them: each one's own pixels, on what is left of those before it, on nothing.
+
+In: an opened image and the bytes of its file, hostile. Out: a `Film`. Never a colour where nothing was drawn: Pillow
+shows one of the palette's there, or black, and what is drawn in the same colour would be hidden.
+"""
+
+from __future__ import annotations
+
+import io
+import struct
+import zlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from PIL import Image
+
+from worker.errors import ImageTooLarge, ImageUndecodable
+from worker.intake.colours import Turn, turn_of
+from worker.intake.paper import heed_depth, in_colours
+from worker.intake.rows import check_rows
+from worker.intake.structure import gif_blocks, palette_bytes, png_chunks
+
+Disposal = Literal["keep", "clear", "restore"]
+
+_GIF_DISPOSALS: dict[int, Disposal] = {2: "clear", 3: "restore", 4: "restore"}
+_APNG_DISPOSALS: dict[int, Disposal] = {1: "clear", 2: "restore"}
+_GIF_CONTROL = b"!\xf9\x04"
+#: What belongs to all frames of a PNG.
+_SHARED = (b"PLTE", b"tRNS")
+_PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A frame's own pixels."""
+
+    #: A file of its own.
+    data: bytes
+    #: Left and top.
+    at: tuple[int, int]
+    size: tuple[int, int]
+    #: What becomes of its place afterwards.
+    disposal: Disposal = "keep"
+    #: Whether what was there shows through.
+    is_over: bool = True
+    #: Whether it is what readers show that know no animations, and no frame.
+    is_alone: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Film:
+    """An image, its frames and its colours.
+
+    Attributes:
+        image: As it was opened.
+        parts: What its frames are put together from; none where its decoder does that as browsers do.
+        count: Of its frames.
+        turn: What makes its colours those that viewers show.
+    """
+
+    image: Image.Image
+    parts: tuple[Part, ...]
+    count: int
+    turn: Turn | None
+
+    @property
+    def is_animated(self) -> bool:
+        """Whether it has frames that viewers show; the second picture of a phone's JPEG is a depth map, or another."""
+        return self.count > 1 and self.image.format != "MPO"
+
+    def play(self, numbers: Sequence[int]) -> Iterator[Image.Image]:
+        """Yield frames; each is valid until the next one.
+
+        Args:
+            numbers: Ascending, from 0.
+        """
+        if self.parts:
+            for number, frame in zip(range(numbers[-1] + 1), self._composed(), strict=False):
+                if number in numbers:
+                    yield frame
+            return
+        for number in numbers:
+            if self.count > 1 and self.image.tell() != number:
+                self.image.seek(number)
+            yield self.image
+
+    def _composed(self) -> Iterator[Image.Image]:
+        canvas = Image.new("RGBA", self.image.size)
+        for part in self.parts:
+            with Image.open(io.BytesIO(part.data), formats=(str(self.image.format),)) as image:
+                own = in_colours(heed_depth(image, part.data)).convert("RGBA")
+                if image.format == "PNG":
+                    check_rows(image, part.data)
+            before = canvas.copy() if part.disposal == "restore" or part.is_alone else canvas
+            if part.is_over:
+                canvas.alpha_composite(own, part.at)
+            else:
+                canvas.paste(own, part.at)
+            canvas.info = dict(self.image.info)
+            canvas.info.pop("transparency", None)
+            yield canvas
+            canvas = before
+            if part.disposal == "clear":
+                canvas.paste((0, 0, 0, 0), (*part.at, part.at[0] + part.size[0], part.at[1] + part.size[1]))
+
+
+def open_film(image: Image.Image, data: bytes, max_pixels: int) -> Film:
+    """Find an image's frames.
+
+    Args:
+        image: Opened, not loaded; its structure was checked.
+        data: Its file.
+        max_pixels: Of a frame's own.
+
+    Raises:
+        ImageTooLarge: A frame is larger.
+        ImageUndecodable: Its frames cannot be put together.
+    """
+    turn = turn_of(image)
+    parts: tuple[Part, ...] = ()
+    if image.format == "GIF":
+        parts = tuple(_gif_parts(data, image.size))
+        if len(parts) == 1 and parts[0].at == (0, 0) and parts[0].size == image.size:
+            # Nothing of what is under it shows: nothing has to be put together.
+            parts = ()
+    elif image.format == "PNG":
+        heed_depth(image, data)
+        parts = tuple(_apng_parts(data, image.size))
+    for part in parts:
+        if part.size[0] * part.size[1] > max_pixels:
+            raise ImageTooLarge(f"a frame of {part.size[0]} x {part.size[1]} pixels; at most {max_pixels}")
+    count = len(parts) or (1 if image.format == "GIF" else int(getattr(image, "n_frames", 1)))
+    return Film(image, parts, count, turn)
+
+
+def _gif_parts(data: bytes, screen: tuple[int, int]) -> Iterator[Part]:
+    """Yield the images of a GIF, each as a file of one image.
+
+    Source:
+        GIF89a specification, sections 20 and 23.
+    """
+    head = data[:6]
+    palette = data[10:13] + data[13 : 13 + palette_bytes(data, 10)]
+    control = b""
+    for block in gif_blocks(data):
+        if block.startswith(_GIF_CONTROL):
+            control = block[:7] + b"\0"
+        if not block.startswith(b","):
+            continue
+        left, top, width, height = struct.unpack("<HHHH", block[1:9])
+        # As browsers do, both of them.
+        width, height = (width, height) if width and height else screen
+        size = struct.pack("<HH", width, height)
+        flags = control[3] if control else 0
+        # What becomes of its place is not the decoder's to do.
+        shows = control[:3] + bytes([flags & 1]) + control[4:] if control else b""
+        own = head + size + palette + shows + b",\0\0\0\0" + size + block[9:] + b";"
+        yield Part(own, (left, top), (width, height), _GIF_DISPOSALS.get(flags >> 2 & 7, "keep"))
+        control = b""
+
+
+def _apng_parts(data: bytes, canvas: tuple[int, int]) -> Iterator[Part]:
+    """Yield the frames of an APNG, each as a PNG; none of a PNG that is not animated.
+
+    Raises:
+        ImageUndecodable: A frame lies outside, has no pixels, or is not the next one.
+
+    Source:
+        PNG specification, third edition, section 11.3.5.
+    """
+    chunks = list(png_chunks(data))
+    kinds = [kind for kind, _ in chunks]
+    if b"acTL" not in kinds:
+        return
+    first = kinds.index(b"IDAT") if b"IDAT" in kinds else len(kinds)
+    shared = b"".join(_chunk(kind, body) for kind, body in chunks[:first] if kind in _SHARED)
+    head = chunks[0][1]
+    control, pixels, number = b"", b"", 0
+    for kind, body in [*chunks, (b"fcTL", b"")]:
+        if kind in (b"fcTL", b"fdAT") and body:
+            if int.from_bytes(body[:4], "big") != number:
+                raise ImageUndecodable("an APNG whose frames are out of order")
+            number += 1
+        if kind == b"fcTL":
+            if control or pixels:
+                yield _apng_part(head, shared, control, pixels, canvas)
+            control, pixels = body, b""
+        elif kind == b"IDAT":
+            pixels += body
+        elif kind == b"fdAT":
+            pixels += body[4:]
+
+
+def _apng_part(head: bytes, shared: bytes, control: bytes, pixels: bytes, canvas: tuple[int, int]) -> Part:
+    if not control:
+        control = struct.pack(">5IHHBB", 0, *canvas, 0, 0, 0, 1, 0, 0)
+        is_alone = True
+    else:
+        is_alone = False
+    if len(control) != struct.calcsize(">5IHHBB"):
+        raise ImageUndecodable("an APNG with a frame of no size")
+    _, width, height, left, top, *_, disposal, blend = struct.unpack(">5IHHBB", control)
+    if not (0 < width <= canvas[0] - left and 0 < height <= canvas[1] - top and pixels):
+        raise ImageUndecodable("an APNG with a frame that lies outside, or without pixels")
+    own = _chunk(b"IHDR", struct.pack(">II", width, height) + head[8:13]) + shared + _chunk(b"IDAT", pixels)
+    file = _PNG_SIGNATURE + own + _chunk(b"IEND", b"")
+    return Part(file, (left, top), (width, height), _APNG_DISPOSALS.get(disposal, "keep"), blend == 1, is_alone)
+
+
+def _chunk(kind: bytes, body: bytes) -> bytes:
+    return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
