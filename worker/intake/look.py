@@ -255,6 +255,12 @@ def _choose_frames(film: Film, spec: ViewSpec) -> tuple[tuple[int, ...], bool]:
 
 
 def _sketches(film: Film) -> Iterator[Sketch]:
+    """Shrink every frame, as it is and, where its colours are steep, as it is shown."""
     for image in film.play(range(film.count)):
         image.load()
-        yield sketch(readable(image))
+        shown = in_colours(image)
+        cells = sketch(readable(shown))
+        if film.turn is not None and film.turn.is_steep:
+            # What hardly differs as it is may differ as it is shown.
+            cells = np.concatenate([cells, sketch(readable(repainted(shown, film.turn)))])
+        yield cells
