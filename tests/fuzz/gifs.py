@@ -83,7 +83,7 @@ def _strange_frames() -> Iterator[Upload]:
     yield upload("gif with a screen of 65535", screen(65_535, 65_535, _PALETTE) + _RED + b";", LARGE)
     yield upload("gif with a screen of 16384 x 1", screen(16_384, 1, _PALETTE) + gif_frame(0, 0, 9, 1) + b";", LARGE)
     wide = screen(7_000, 7_000, _PALETTE) + _RED + b";"
-    yield upload("gif with a screen of 49 megapixels", wide, VERDICT, shows=RED)
+    yield upload("gif with a screen of 49 megapixels", wide, VERDICT, SLOW, HUNGRY, shows=RED)
     empty = {"no size": (0, 0, 0, 0), "no width": (0, 0, 0, 9), "no height": (0, 0, 9, 0)}
     for name, place in empty.items():
         frame = gif_frame(*place, data=lzw([]))

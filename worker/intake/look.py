@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from itertools import product
 
 import numpy as np
+import numpy.typing as npt
 from PIL import Image
 
 from worker.errors import ImageTooLarge
@@ -23,6 +24,7 @@ from worker.intake.paper import (
     Sketch,
     View,
     alpha_matters,
+    fingerprint,
     flatten,
     in_colours,
     on_paper,
@@ -236,31 +238,31 @@ def _choose_frames(film: Film, spec: ViewSpec) -> tuple[tuple[int, ...], bool]:
     own = sum(part.size[0] * part.size[1] for part in film.parts)
     if count > MAX_FRAMES or max(count * width * height, own) > MAX_FRAME_PIXELS:
         raise ImageTooLarge(f"{count} frames of {width} x {height}; at most {MAX_FRAMES} and {MAX_FRAME_PIXELS} pixels")
-    cells = np.stack(list(_sketches(film)))
+    cells = np.stack(list(_fingerprints(film)))
     spread = frame_numbers(count, spec.max_frames)
     # First and last, then every other of the evenly spaced: the other half is left for what stands out.
     queue = [*dict.fromkeys((spread[0], spread[-1], *spread[::2]))]
     chosen: list[int] = []
     mean = np.full(count, np.inf)
-    most = np.full(count, np.iinfo(np.int16).max, np.int16)
+    most = np.full(count, np.iinfo(np.uint8).max, np.uint8)
     while len(chosen) < spec.max_frames and (most > HARDLY).any():
         number = queue.pop(0) if queue else int(np.where(most > HARDLY, mean, -1).argmax())
         if most[number] <= HARDLY:
             continue
         chosen.append(number)
-        change = np.abs(cells.astype(np.int16) - cells[number])
-        most = np.minimum(most, change.max(axis=(1, 2, 3)))
-        mean = np.minimum(mean, change.mean(axis=(1, 2, 3)))
+        change = np.maximum(cells, cells[number]) - np.minimum(cells, cells[number])
+        most = np.minimum(most, change.max(axis=1))
+        mean = np.minimum(mean, change.mean(axis=1))
     return tuple(sorted(chosen)), not (most > HARDLY).any()
 
 
-def _sketches(film: Film) -> Iterator[Sketch]:
-    """Shrink every frame, as it is and, where its colours are steep, as it is shown."""
+def _fingerprints(film: Film) -> Iterator[npt.NDArray[np.uint8]]:
+    """Yield one of every frame, as it is and, where its colours are steep, as it is shown."""
     for image in film.play(range(film.count)):
         image.load()
         shown = in_colours(image)
-        cells = sketch(readable(shown))
+        cells = [fingerprint(readable(shown))]
         if film.turn is not None and film.turn.is_steep:
             # What hardly differs as it is may differ as it is shown.
-            cells = np.concatenate([cells, sketch(readable(repainted(shown, film.turn)))])
-        yield cells
+            cells.append(fingerprint(readable(repainted(shown, film.turn))))
+        yield np.concatenate(cells)

@@ -93,17 +93,32 @@ def _eight_bits(levels: npt.NDArray[np.float64]) -> Image.Image:
     return Image.fromarray(np.clip(np.rint(levels / _DEPTH_LEVELS), 0, 255).astype(np.uint8))
 
 
-def sketch(image: Image.Image, box: tuple[float, float, float, float] | None = None) -> Sketch:
+def sketch(image: Image.Image, box: tuple[float, float, float, float] | None = None, cells: int = CELLS) -> Sketch:
     """Shrink what `readable` returned to cells, each the mean of its pixels.
 
     Args:
         image: RGB, RGBa or CMYK.
         box: The part of it that is the image.
+        cells: Rows and columns.
     """
-    small = image.resize((CELLS, CELLS), Image.Resampling.BOX, box, reducing_gap=2.0)
+    small = image.resize((cells, cells), Image.Resampling.BOX, box, reducing_gap=2.0)
     if small.mode == "RGBa":
         return np.array(small)
     return np.array(small.convert("RGB").convert("RGBA"))
+
+
+def fingerprint(image: Image.Image) -> npt.NDArray[np.uint8]:
+    """Shrink what `readable` returned to numbers by which frames are told apart.
+
+    Beside the cells of a sketch, finer ones at half their weight: patterns that a sketch takes for one grey.
+
+    Args:
+        image: RGB or RGBa.
+    """
+    fine = sketch(image, cells=2 * CELLS)
+    wide = fine.astype(np.uint16)
+    coarse = (wide[::2, ::2] + wide[1::2, ::2] + wide[::2, 1::2] + wide[1::2, 1::2] + 2 >> 2).astype(np.uint8)
+    return np.concatenate([coarse.ravel(), (fine >> 1).ravel()])
 
 
 def alpha_matters(cells: Sketch) -> bool:
