@@ -86,23 +86,40 @@ class Film:
             yield self.image
 
     def _composed(self) -> Iterator[Image.Image]:
+        """Yield RGBA or, from where on everything was drawn, RGB."""
         canvas = Image.new("RGBA", self.image.size)
         for part in self.parts:
-            with Image.open(io.BytesIO(part.data), formats=(str(self.image.format),)) as image:
-                own = in_colours(heed_depth(image, part.data)).convert("RGBA")
-                if image.format == "PNG":
-                    check_rows(image, part.data)
-            before = canvas.copy() if part.disposal == "restore" or part.is_alone else canvas
-            if part.is_over:
-                canvas.alpha_composite(own, part.at)
-            else:
-                canvas.paste(own, part.at)
-            canvas.info = dict(self.image.info)
-            canvas.info.pop("transparency", None)
+            own = _own_pixels(part, str(self.image.format))
+            before = canvas.copy() if part.disposal == "restore" or part.is_alone else None
+            canvas = _laid_on(canvas, own, part)
+            canvas.info = {name: value for name, value in self.image.info.items() if name != "transparency"}
             yield canvas
-            canvas = before
+            canvas = canvas if before is None else before
             if part.disposal == "clear":
+                canvas = canvas.convert("RGBA")
                 canvas.paste((0, 0, 0, 0), (*part.at, part.at[0] + part.size[0], part.at[1] + part.size[1]))
+
+
+def _own_pixels(part: Part, format: str) -> Image.Image:
+    """Decode a frame's own pixels: RGBA, or RGB where all of them are opaque."""
+    with Image.open(io.BytesIO(part.data), formats=(format,)) as image:
+        own = in_colours(heed_depth(image, part.data))
+        if format == "PNG":
+            check_rows(image, part.data)
+        return own
+
+
+def _laid_on(canvas: Image.Image, own: Image.Image, part: Part) -> Image.Image:
+    if own.mode == "RGB" and part.at == (0, 0) and own.size == canvas.size:
+        return own
+    if not part.is_over:
+        canvas = canvas.convert("RGBA")
+        canvas.paste(own, part.at)
+    elif canvas.mode == "RGBA" and own.mode == "RGBA":
+        canvas.alpha_composite(own, part.at)
+    else:
+        canvas.paste(own, part.at, own if own.mode == "RGBA" else None)
+    return canvas
 
 
 def open_film(image: Image.Image, data: bytes, max_pixels: int) -> Film:
