@@ -204,6 +204,16 @@ def box(kind: bytes, body: bytes = b"") -> bytes:
     return struct.pack(">I", 8 + len(body)) + kind + body
 
 
+def with_still(sequence: bytes, still: bytes) -> bytes:
+    """Let an AVIF sequence have another file's picture for those who do not play it."""
+    mdat = still.index(b"mdat")
+    pixels = still[mdat + 4 : mdat - 4 + int.from_bytes(still[mdat - 4 : mdat], "big")]
+    iloc = sequence.index(b"iloc")
+    # Where its one item is, and how long: the last 8 bytes.
+    end = iloc - 4 + int.from_bytes(sequence[iloc - 4 : iloc], "big")
+    return damaged(sequence, end - 8, *struct.pack(">II", len(sequence) + 8, len(pixels))) + box(b"mdat", pixels)
+
+
 def segment(marker: int, body: bytes = b"") -> bytes:
     """Return a segment of a JPEG."""
     return bytes([0xFF, marker]) + struct.pack(">H", len(body) + 2) + body

@@ -30,8 +30,11 @@ from fuzz.parts import (
     plain,
     riff,
     upload,
+    with_still,
 )
 from PIL import Image
+
+_TEAL = (0, 128, 128)
 
 
 def webps_and_avifs() -> Iterator[Upload]:
@@ -153,6 +156,9 @@ def _avifs() -> Iterator[Upload]:
     yield upload("avif in tiles", grid, VERDICT)
     last = animate([plain(GREEN, size=(32, 32))] * 5 + [plain(RED, size=(32, 32))], "AVIF", speed=10)
     yield upload("avif whose last frame differs", last, VERDICT, shows=RED)
+    hidden = with_still(_avif_files()["sequence"], encode(plain(_TEAL), "AVIF", speed=10))
+    yield upload("avif sequence with another still", hidden, VERDICT, shows=_TEAL)
+    yield upload("avif sequence that calls itself an image", damaged(hidden, 8, *b"avif"), BROKEN)
     data = _avif_files()["still"]
     size = data.index(b"ispe") + 8
     for width, height in ((0, 0), (1, 1), (16_384, 1), (65_536, 65_536), (7_000, 7_000)):

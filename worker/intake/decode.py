@@ -72,6 +72,7 @@ def decode(data: bytes, limits: Limits, spec: ViewSpec) -> DecodedImage:
     """
     with _reading(data, limits) as image:
         film = open_film(image, data, limits.max_pixels)
+        _check_size(*film.size, limits)
         seen = look(film, spec, lambda: Image.open(io.BytesIO(data), formats=limits.formats))
         if image.format == "PNG" and not film.parts:
             check_rows(image, data)

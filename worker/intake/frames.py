@@ -13,19 +13,20 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+import numpy as np
 from PIL import Image
 
 from worker.errors import ImageTooLarge, ImageUndecodable
 from worker.intake.colours import Turn, turn_of
-from worker.intake.paper import heed_depth, in_colours
+from worker.intake.paper import HARDLY, fingerprint, heed_depth, in_colours, readable
 from worker.intake.rows import check_rows
-from worker.intake.structure import gif_blocks, palette_bytes, png_chunks
+from worker.intake.structure import AVIF_SEQUENCE, gif_blocks, palette_bytes, png_chunks
 
 Disposal = Literal["keep", "clear", "restore"]
 
 _GIF_DISPOSALS: dict[int, Disposal] = {2: "clear", 3: "restore", 4: "restore"}
 _APNG_DISPOSALS: dict[int, Disposal] = {1: "clear", 2: "restore"}
-_GIF_CONTROL = b"!\xf9\x04"
+_GIF_CONTROL, _GIF_CONTROL_FIELDS, _GIF_CONTROL_BYTES = b"!\xf9", 4, 7
 #: What belongs to all frames of a PNG.
 _SHARED = (b"PLTE", b"tRNS")
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
@@ -54,13 +55,17 @@ class Film:
 
     Attributes:
         image: As it was opened.
+        size: Its width and height, before it is turned.
         parts: What its frames are put together from; none where its decoder does that as browsers do.
-        count: Of its frames.
+        stills: What readers show that know no animations, where that is no frame of this one.
+        count: Of its frames, stills among them.
         turn: What makes its colours those that viewers show.
     """
 
     image: Image.Image
+    size: tuple[int, int]
     parts: tuple[Part, ...]
+    stills: tuple[Image.Image, ...]
     count: int
     turn: Turn | None
 
@@ -81,13 +86,17 @@ class Film:
                     yield frame
             return
         for number in numbers:
-            if self.count > 1 and self.image.tell() != number:
-                self.image.seek(number)
+            place = number - len(self.stills)
+            if place < 0:
+                yield self.stills[number]
+                continue
+            if self.count > 1 and self.image.tell() != place:
+                self.image.seek(place)
             yield self.image
 
     def _composed(self) -> Iterator[Image.Image]:
         """Yield RGBA or, from where on everything was drawn, RGB."""
-        canvas = Image.new("RGBA", self.image.size)
+        canvas = Image.new("RGBA", self.size)
         for part in self.parts:
             own = _own_pixels(part, str(self.image.format))
             before = canvas.copy() if part.disposal == "restore" or part.is_alone else None
@@ -134,47 +143,82 @@ def open_film(image: Image.Image, data: bytes, max_pixels: int) -> Film:
         ImageTooLarge: A frame is larger.
         ImageUndecodable: Its frames cannot be put together.
     """
-    turn = turn_of(image)
     parts: tuple[Part, ...] = ()
+    stills: tuple[Image.Image, ...] = ()
+    size, count = image.size, int(getattr(image, "n_frames", 1)) if image.format != "GIF" else 1
+    turn = turn_of(image)
     if image.format == "GIF":
-        parts = tuple(_gif_parts(data, image.size))
-        if len(parts) == 1 and parts[0].at == (0, 0) and parts[0].size == image.size:
-            # Nothing of what is under it shows: nothing has to be put together.
-            parts = ()
+        size, parts = _gif_parts(data)
     elif image.format == "PNG":
         heed_depth(image, data)
-        parts = tuple(_apng_parts(data, image.size))
-    for part in parts:
-        if part.size[0] * part.size[1] > max_pixels:
-            raise ImageTooLarge(f"a frame of {part.size[0]} x {part.size[1]} pixels; at most {max_pixels}")
-    count = len(parts) or (1 if image.format == "GIF" else int(getattr(image, "n_frames", 1)))
-    return Film(image, parts, count, turn)
+        parts = tuple(_apng_parts(data, size))
+    elif image.format == "AVIF":
+        stills = _stills(image, data)
+    for width, height in (size, *(part.size for part in parts), *(still.size for still in stills)):
+        if width * height > max_pixels:
+            raise ImageTooLarge(f"a frame of {width} x {height} pixels; at most {max_pixels}")
+    count = len(parts) or count + len(stills)
+    if image.format == "GIF" and count == 1 and (parts[0].at, parts[0].size) == ((0, 0), size):
+        # Nothing is under it that would show. Of its file only this part is read: Pillow may find another image in it.
+        image, parts = Image.open(io.BytesIO(parts[0].data), formats=("GIF",)), ()
+    return Film(image, size, parts, stills, count, turn)
 
 
-def _gif_parts(data: bytes, screen: tuple[int, int]) -> Iterator[Part]:
-    """Yield the images of a GIF, each as a file of one image.
+def _stills(image: Image.Image, data: bytes) -> tuple[Image.Image, ...]:
+    """Find the image of an AVIF sequence that is none of its frames, but for those who do not play it.
 
     Source:
-        GIF89a specification, sections 20 and 23.
+        AV1 Image File Format, section 6.3: a sequence has a primary item as well; encoders take the first frame.
     """
-    head = data[:6]
+    if data[8:12] != AVIF_SEQUENCE:
+        return ()
+    try:
+        still = Image.open(io.BytesIO(data[:8] + b"avif" + data[12:]), formats=("AVIF",))
+        still.load()
+    except (OSError, ValueError, RuntimeError, SyntaxError):
+        # Nobody else can show it either.
+        return ()
+    image.load()
+    if still.size == image.size:
+        own, first = (fingerprint(readable(picture)) for picture in (still, image))
+        if (np.maximum(own, first) - np.minimum(own, first)).max() <= HARDLY:
+            return ()
+    return (still,)
+
+
+def _gif_parts(data: bytes) -> tuple[tuple[int, int], tuple[Part, ...]]:
+    """Return the size of a GIF, and its images, each as a file of one image.
+
+    Raises:
+        ImageUndecodable: There are none.
+
+    Source:
+        GIF89a specification, sections 18, 20 and 23.
+    """
+    screen = struct.unpack("<HH", data[6:10])
     palette = data[10:13] + data[13 : 13 + palette_bytes(data, 10)]
     control = b""
+    parts: list[Part] = []
     for block in gif_blocks(data):
-        if block.startswith(_GIF_CONTROL):
-            control = block[:7] + b"\0"
+        if block.startswith(_GIF_CONTROL) and len(block) > _GIF_CONTROL_BYTES and block[2] >= _GIF_CONTROL_FIELDS:
+            control = block[3 : 3 + _GIF_CONTROL_FIELDS]
         if not block.startswith(b","):
             continue
         left, top, width, height = struct.unpack("<HHHH", block[1:9])
-        # As browsers do, both of them.
+        # As browsers do: both of them, and what sticks out of its screen enlarges it, if it is the first.
         width, height = (width, height) if width and height else screen
+        if not parts:
+            screen = (max(screen[0], left + width), max(screen[1], top + height))
         size = struct.pack("<HH", width, height)
-        flags = control[3] if control else 0
         # What becomes of its place is not the decoder's to do.
-        shows = control[:3] + bytes([flags & 1]) + control[4:] if control else b""
-        own = head + size + palette + shows + b",\0\0\0\0" + size + block[9:] + b";"
-        yield Part(own, (left, top), (width, height), _GIF_DISPOSALS.get(flags >> 2 & 7, "keep"))
+        shows = b"!\xf9\x04" + bytes([control[0] & 1]) + control[1:] + b"\0" if control else b""
+        own = data[:6] + size + palette + shows + b",\0\0\0\0" + size + block[9:] + b";"
+        disposal = _GIF_DISPOSALS.get(control[0] >> 2 & 7, "keep") if control else "keep"
+        parts.append(Part(own, (left, top), (width, height), disposal))
         control = b""
+    if not parts:
+        raise ImageUndecodable("a GIF of no images")
+    return (screen[0], screen[1]), tuple(parts)
 
 
 def _apng_parts(data: bytes, canvas: tuple[int, int]) -> Iterator[Part]:

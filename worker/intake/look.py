@@ -99,7 +99,7 @@ def look(film: Film, spec: ViewSpec, reopen: Callable[[], Image.Image]) -> Looke
 
 def _look_once(film: Film, spec: ViewSpec) -> Looked:
     """Look as the checkpoint's own preprocessing does: at the centre of the first frame, on white."""
-    copy = load_upright(next(film.play((0,))), spec)
+    copy = load_upright(next(film.play((len(film.stills),))), spec)
     box = centre_box(copy.size, spec.shortest_edge, spec.crop)
     looked = Looked(copy.size, film.count, wanted=1)
     looked.add(square(flatten(copy.image), spec, copy), ViewBox(box=box))
@@ -233,7 +233,7 @@ def _choose_frames(film: Film, spec: ViewSpec) -> tuple[tuple[int, ...], bool]:
     Raises:
         ImageTooLarge: There are too many.
     """
-    count, (width, height) = film.count, film.image.size
+    count, (width, height) = film.count, film.size
     # A frame's own pixels may lie outside; they cost as much.
     own = sum(part.size[0] * part.size[1] for part in film.parts)
     if count > MAX_FRAMES or max(count * width * height, own) > MAX_FRAME_PIXELS:

@@ -25,6 +25,9 @@ _JPEG_MARKER = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")
 _JPEG_NO_LENGTH, _JPEG_END, _JPEG_SCAN = (0x01, 0xD8), 0xD9, 0xDA
 _GIF_TRAILER, _GIF_EXTENSION, _GIF_IMAGE = b";"[0], b"!"[0], b","[0]
 _PNG_ONCE = (b"IHDR", b"PLTE", b"tRNS", b"acTL", b"iCCP", b"sRGB", b"gAMA", b"cHRM", b"cICP")
+#: The brand of an AVIF that is animated.
+AVIF_SEQUENCE = b"avis"
+_BOX_BYTES = 8
 _CUT = "the file ends before the image does"
 
 
@@ -55,6 +58,8 @@ def check_structure(data: bytes) -> None:
             _walk_png(data)
         case "GIF":
             _walk_gif(data)
+        case "AVIF":
+            _walk_avif(data)
         case "WEBP" if int.from_bytes(data[4:8], "little") + 8 > len(data):
             raise ImageTruncated(_CUT)
 
@@ -124,6 +129,27 @@ def _walk_png(data: bytes) -> None:
     # Depth 16, colour 2: the decoder forgets the lower bits, which say what is transparent.
     if b"tRNS" in seen and data[24:26] == b"\x10\x02":
         raise ImageUndecodable("a PNG with a transparent colour of 16 bits")
+
+
+def _walk_avif(data: bytes) -> None:
+    """Refuse a sequence that calls itself an image: some readers play it, others do not.
+
+    Source:
+        AV1 Image File Format, sections 6.2 and 6.3; ISO/IEC 14496-12, section 4.2: length and kind of each box.
+    """
+    at = 0
+    for _ in range(MAX_PARTS):
+        size, kind = int.from_bytes(data[at : at + 4], "big"), data[at + 4 : at + 8]
+        if kind == b"moov" and data[8:12] != AVIF_SEQUENCE:
+            raise ImageUndecodable("an AVIF that is an image for some and an animation for others")
+        # 1: the length follows the kind, in 8 bytes. 0: to the end of the file.
+        size = int.from_bytes(data[at + 8 : at + 16], "big") if size == 1 else size
+        if size < _BOX_BYTES:
+            return
+        at += size
+        if at >= len(data):
+            return
+    raise ImageUndecodable(f"an AVIF of more than {MAX_PARTS} boxes")
 
 
 def gif_blocks(data: bytes) -> Iterator[bytes]:

@@ -25,11 +25,13 @@ from fuzz.parts import (
     encode,
     gif_frame,
     header,
+    lzw,
     picture,
     plain,
     png,
     rows,
     screen,
+    with_still,
 )
 from PIL import Image
 
@@ -104,6 +106,23 @@ def test_a_frame_behind_an_empty_block_is_a_frame(kind: int) -> None:
     data = screen(SIDE, SIDE, (BLACK, RED, GREEN)) + frames[0] + bytes([0x21, kind, 0]) + frames[1] + b";"
     assert [colours(frame) for frame in play(data)] == [{(*RED, 255)}, {(*GREEN, 255)}]
     assert look(data).facts.frames == 2
+
+
+@pytest.mark.parametrize("kind", [0xF9, 0xFF])
+def test_an_image_within_another_ones_pixels_is_not_taken_for_it(kind: int) -> None:
+    # Pillow takes the comma for the length of a block, 44, the byte behind that for its end, and what follows for the
+    # image; for all others it lies behind the end of the green one's pixels.
+    begin = screen(4, 4, (BLACK, RED, GREEN)) + bytes([0x21, kind, 0])
+    pixels = lzw([2] * 16)
+    data = begin + gif_frame(0, 0, 4, 4, data=pixels.ljust(33, b"\0") + b"\0" + gif_frame(0, 0, 4, 4, 1)) + b";"
+    with Image.open(io.BytesIO(data)) as image:
+        assert image.convert("RGB").getpixel((1, 1)) == RED
+    assert [colours(frame) for frame in play(data)] == [{(*GREEN, 255)}]
+
+
+def test_a_control_that_is_longer_than_it_needs_to_be_is_heeded() -> None:
+    data = screen(SIDE, SIDE, (BLACK, RED)) + b"!\xf9\x05\1\0\0\1\0\0" + gif_frame(0, 0, SIDE, SIDE, 1) + b";"
+    assert [colours(frame) for frame in play(data)] == [{(0, 0, 0, 0)}]
 
 
 def test_a_frame_of_no_size_is_as_large_as_the_screen() -> None:
@@ -230,3 +249,20 @@ def test_a_pattern_that_a_sketch_takes_for_one_grey_is_a_frame_that_differs() ->
     shape[:128] = shape[384:] = 128
     frames = [Image.fromarray(pixels.astype(np.uint8)) for pixels in (grey, shape, grey)]
     assert {box.frame for box in look(animate(frames, "PNG")).facts.view_boxes} == {0, 1}
+
+
+# -- AVIF ------------------------------------------------------------------------------------------------------------
+
+
+def test_a_still_that_is_no_frame_of_its_sequence_is_looked_at_too() -> None:
+    sequence = animate([plain(colour) for colour in (RED, GREEN)], "AVIF", speed=10)
+    assert look(sequence).facts.frames == 2
+    decoded = look(with_still(sequence, encode(plain(BLUE), "AVIF", speed=10)))
+    assert decoded.facts.frames == 3
+    assert [np.argmax(view[9, 9]) for view in decoded.views] == [2, 0, 1]
+
+
+def test_a_sequence_that_calls_itself_an_image_is_refused() -> None:
+    sequence = animate([plain(colour) for colour in (RED, GREEN)], "AVIF", speed=10)
+    with pytest.raises(ImageUndecodable, match="animation for others"):
+        look(sequence[:8] + b"avif" + sequence[12:])
