@@ -17,6 +17,7 @@ from fuzz.parts import (
     LARGE,
     RED,
     REFUSED,
+    SLOW,
     TRUNCATED,
     VERDICT,
     WHITE,
@@ -83,7 +84,7 @@ def _webps() -> Iterator[Upload]:
     red = encode(plain(RED), "WEBP", lossless=True)
     yield upload("webp with a script behind it", red + b"<script>" * 100, VERDICT, shows=RED)
     large = encode(plain((0, 128, 128), size=(7_000, 7_000)), "WEBP", lossless=True, method=0, quality=0)
-    yield upload("webp of 49 megapixels in a few bytes", large, HUNGRY)
+    yield upload("webp of 49 megapixels in a few bytes", large, HUNGRY, SLOW)
     many = animate([picture(16, 16, seed) for seed in range(80)], "WEBP")
     yield upload("webp of 80 frames", many, VERDICT)
     last = animate([plain(GREEN)] * 9 + [plain(RED)], "WEBP", lossless=True)
