@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 # A test that a machine cannot run (no Prometheus, no redis-server) says so and is skipped; CI has them all.
 PYTEST := $(BIN)/pytest
 
-.PHONY: help demo test check conformance fmt bench chaos install clean
+.PHONY: help demo test check conformance fmt bench chaos fuzz install clean
 
 help:
 	@echo "make demo    see Sluice work, with a Redis and a model of its own"
@@ -15,6 +15,7 @@ help:
 	@echo "make fmt     format and mend what can be mended"
 	@echo "make bench   measure; prints ratios, judges nothing"
 	@echo "make chaos   kill workers, models and Redis for ten minutes, and count the verdicts"
+	@echo "make fuzz    feed decoders with broken files for five minutes; ARGS=\"--seconds N\" makes it shorter"
 	@echo "make install make .venv with everything that development needs"
 	@echo "make clean   remove what the others made"
 
@@ -56,6 +57,9 @@ bench: install
 
 chaos: install
 	$(PYTEST) -m chaos -s
+
+fuzz: install
+	PYTHONPATH=.:tests $(BIN)/python -m fuzz $(ARGS)
 
 clean:
 	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
