@@ -75,6 +75,8 @@ def guarded(job_class: type[Job], callbacks: Callbacks, max_data_bytes: int) -> 
     class GuardedJob(job_class):  # type: ignore[misc, valid-type]
         def restore(self, raw_data: Any) -> Any:
             fields, _ = heeded(raw_data)
+            # RQ would log each that it cannot read, with a traceback.
+            fields.pop(b"webhooks", None)
             data = fields.get(b"data")
             # RQ inflates what it finds here, to the end, and once more what was compressed twice.
             restored = super().restore(fields if data is None else fields | {b"data": b"-"})

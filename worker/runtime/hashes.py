@@ -135,6 +135,14 @@ def _is_traceback(value: bytes) -> bool:
         return False
 
 
+def _is_meta(value: bytes) -> bool:
+    try:
+        return isinstance(json.loads(value.decode()), dict)
+    except (ValueError, RecursionError):
+        # RQ lets what it cannot read lie there; other serializers are none of ours.
+        return True
+
+
 def _checks() -> dict[bytes, _Check]:
     kinds: dict[_Check, str] = {
         _is_moment: "created_at enqueued_at started_at ended_at last_heartbeat",
@@ -150,6 +158,7 @@ def _checks() -> dict[bytes, _Check]:
         _list_of(_is_id): "dependency_ids",
         _STATUSES.__contains__: "status",
         _is_traceback: "exc_info",
+        _is_meta: "meta",
     }
     return {name.encode(): check for check, names in kinds.items() for name in names.split()}
 
