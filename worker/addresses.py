@@ -1,4 +1,4 @@
-"""Where a fetch may go: the one guarded HTTP client, and how URLs are shown.
+"""Where a fetch may go: the one guarded HTTP client, its deadline, and how URLs are shown.
 
 In: settings. Out: an httpx client that connects only to the addresses that it checked (no DNS rebinding).
 Never fetch with any other client: `intake` and `sinks` both use this one.
@@ -6,9 +6,14 @@ Never fetch with any other client: `intake` and `sinks` both use this one.
 
 from __future__ import annotations
 
+import asyncio
 import ipaddress
-from collections.abc import Iterable
+import time
+from collections.abc import Coroutine, Iterable
+from datetime import UTC
+from email.utils import parsedate_to_datetime
 from http.cookiejar import CookieJar, DefaultCookiePolicy
+from typing import TypeVar
 from urllib.parse import urlsplit, urlunsplit
 
 import httpx
@@ -35,6 +40,7 @@ PORTS = (80, 443)
 #: Names that are looked up at the same time: a lookup that hangs holds its thread beyond every deadline.
 _LOOKUPS_AT_ONCE = 128
 
+_T = TypeVar("_T")
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
@@ -165,3 +171,40 @@ def shown(url: str) -> str:
     path = parts.path if host else parts.path.rpartition("@")[2]
     plain = urlunsplit((parts.scheme, host, path, "", ""))[:200]
     return "".join(character if character.isprintable() else "?" for character in plain)
+
+
+def seconds_until(retry_after: str) -> float | None:
+    """Read a `Retry-After` header.
+
+    Args:
+        retry_after: Seconds, or a date.
+
+    Returns:
+        Seconds from now; None where it says nothing that can be understood.
+
+    Source:
+        RFC 9110, section 10.2.3.
+    """
+    if retry_after.isascii() and retry_after.isdecimal():
+        return float(retry_after[:20])
+    try:
+        moment = parsedate_to_datetime(retry_after)
+        return moment.replace(tzinfo=moment.tzinfo or UTC).timestamp() - time.time()
+    except (ValueError, OverflowError):
+        return None
+
+
+async def within(seconds: float, work: Coroutine[object, object, _T]) -> _T:
+    """Return what `work` returns.
+
+    `asyncio.timeout` would wait for the end of what it cancels, and a name lookup ends when its server wants.
+
+    Raises:
+        TimeoutError: At once when it is late.
+    """
+    task = asyncio.ensure_future(work)
+    done, _ = await asyncio.wait({task}, timeout=seconds)
+    if not done:
+        task.cancel()
+        raise TimeoutError
+    return task.result()

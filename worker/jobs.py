@@ -44,10 +44,10 @@ def moderate(**arguments: Any) -> dict[str, Any]:
     is_ours_to_push = rq_job is not None and not getattr(rq_job, "ends_with_verdict", False)
     if isinstance(outcome, JobError):
         if is_ours_to_push and not (outcome.retry and rq_job is not None and rq_job.should_retry):
-            app.stream.push(app.connection, app.pipeline.unjudged(queued, outcome.reason))
+            app.stream.push(app.connection, app.pipeline.unjudged(queued, outcome.reason), webhook=queued.job.webhook)
         raise outcome
     if is_ours_to_push:
-        app.stream.push(app.connection, outcome)
+        app.stream.push(app.connection, outcome, webhook=queued.job.webhook)
     return as_return_value(outcome)
 
 

@@ -19,6 +19,10 @@ STAGES = ("fetch", "decode", "embed", "score", "push")
 #: How a job ends.
 OUTCOMES = ("done", "rejected", "retried", "dead")
 
+#: What comes of an attempt to post a verdict: it arrived, is tried again, became a dead letter, or did because its
+#: endpoint is switched off. Lost is what the stream's limit took before it was read.
+WEBHOOK_OUTCOMES = ("delivered", "retried", "dead", "endpoint_off", "lost")
+
 #: Kind of what is remembered (image, text), and whether it was (hit, miss).
 MEMO_LABELS = ("kind", "result")
 
@@ -98,7 +102,10 @@ class Metrics:
         self.model_info = Gauge(
             "sluice_model_info", "The checkpoint in use.", ["model", "revision", "precision", "device"], **made
         )
-        self.up = Gauge("sluice_up", "1 while the worker takes jobs.", **made)
+        self.webhooks = Counter(
+            "sluice_webhooks_total", "Attempts to post a verdict; lost: never read off the stream.", ["outcome"], **made
+        )
+        self.up = Gauge("sluice_up", "1 while the worker takes jobs, or `sluice deliver` verdicts.", **made)
 
     def watch_queues(self, read: Callable[[], Mapping[str, tuple[int, float]]]) -> None:
         """Show the queues that `read` reports."""
@@ -115,6 +122,11 @@ class Metrics:
         for kind in ("image", "text"):
             for result in ("hit", "miss"):
                 self.memo.labels(kind, result)
+
+    def begin_webhooks(self) -> None:
+        """Show the counters of webhooks at 0 from the start."""
+        for outcome in WEBHOOK_OUTCOMES:
+            self.webhooks.labels(outcome)
 
     def observe_verdict(self, verdict: Verdict) -> None:
         """Count a verdict and its categories, and its shadows."""

@@ -64,6 +64,7 @@ MetadataValue = Annotated[str, StringConstraints(max_length=4096), _NoNul, _NO_N
 #: Of what stands in logs and messages: every terminal and server reads control characters its own way.
 _Printable = AfterValidator(_without_controls)
 _SAID = Field(json_schema_extra={"not": {"pattern": _CONTROL}})
+WebhookUrl = Annotated[str, StringConstraints(pattern=r"^https?://\S+$", max_length=2048), _Printable, _SAID]
 
 
 class _Record(BaseModel):
@@ -98,11 +99,12 @@ class ImageRef(_Record):
 
 
 class Subject(_Record):
-    """What a verdict is about, even when its image cannot be: the platform's id, the policy asked for, the echo."""
+    """What a verdict is about, even when its image cannot be: id, policy asked for, echo, and where it is posted."""
 
     content_id: Annotated[str, StringConstraints(min_length=1, max_length=512), _Printable, _SAID]
     policy: str | None = Field(None, json_schema_extra={"pattern": _POLICY_REF})
     metadata: Annotated[dict[MetadataKey, MetadataValue], Field(max_length=64)] = {}
+    webhook: WebhookUrl | None = None
 
     @field_validator("policy")
     @classmethod
@@ -116,7 +118,7 @@ class Subject(_Record):
         """Return what can be said of a job that is not valid; None when it has no valid `content_id`."""
         given = arguments if isinstance(arguments, dict) else {}
         kept: dict[str, Any] = {}
-        for name in ("content_id", "policy", "metadata"):
+        for name in ("content_id", "policy", "metadata", "webhook"):
             if name not in given:
                 continue
             try:
@@ -131,9 +133,6 @@ class ModerationJob(Subject):
     """A request to look at one image under one policy: the keyword arguments of `worker.jobs.moderate`."""
 
     image: ImageRef
-    webhook: Annotated[str, StringConstraints(pattern=r"^https?://\S+$", max_length=2048), _Printable, _SAID] | None = (
-        None
-    )
 
     @classmethod
     def from_arguments(cls, arguments: object) -> ModerationJob:

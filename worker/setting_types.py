@@ -13,8 +13,11 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, BeforeValidator, Field
 from pydantic_settings import NoDecode
 
+#: A webhook URL that is none, on purpose.
+NO_URL = "none"
 _FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "AVIF")
 _HOST = re.compile(r"(\*\.)?([\w-]{1,63}\.)*[\w-]{1,63}|[0-9A-Fa-f:.]+")
+_WEBHOOK = re.compile(r"https?://[^\s/]\S{0,2039}")
 _BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,61}[A-Za-z0-9]")
 
 
@@ -91,9 +94,26 @@ def _redis_url(value: str) -> str:
     return value
 
 
+def _webhook_url(value: str) -> str:
+    if value == NO_URL:
+        return value
+    try:
+        is_wrong = not _WEBHOOK.fullmatch(value) or urlsplit(value).username is not None
+    except ValueError:
+        is_wrong = True
+    if is_wrong:
+        # What is there may hold a token, so it is not quoted.
+        raise ValueError("write it as https://HOST/PATH, without user and password")
+    return value
+
+
 #: Written with commas between them.
 Queues = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split), AfterValidator(_queues)]
 Ports = Annotated[tuple[Annotated[int, Field(ge=1, le=65535)], ...], NoDecode, BeforeValidator(_split)]
+#: Seconds, a month at most.
+Waits = Annotated[
+    tuple[Annotated[float, Field(gt=0, le=30 * 86_400, allow_inf_nan=False)], ...], NoDecode, BeforeValidator(_split)
+]
 Formats = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split), AfterValidator(_formats)]
 Networks = Annotated[tuple[Annotated[str, AfterValidator(_network)], ...], NoDecode, BeforeValidator(_split)]
 Hosts = Annotated[tuple[Annotated[str, AfterValidator(_host)], ...], NoDecode, BeforeValidator(_split)]
@@ -103,3 +123,4 @@ DottedPaths = Annotated[tuple[Annotated[str, AfterValidator(_dotted_path)], ...]
 AnyCase = BeforeValidator(_lower)
 RedisUrl = Annotated[str, AfterValidator(_redis_url)]
 EndpointUrl = Annotated[str, AfterValidator(_endpoint_url)]
+WebhookUrl = Annotated[str, AfterValidator(_webhook_url)]

@@ -29,12 +29,14 @@ from worker.setting_types import (
     Ports,
     Queues,
     RedisUrl,
+    Waits,
+    WebhookUrl,
 )
 
 #: What every environment variable starts with.
 PREFIX = "SLUICE_"
 #: Fields whose value is never printed.
-SECRETS = frozenset({"redis_url"})
+SECRETS = frozenset({"redis_url", "webhook_url", "webhook_secret"})
 _MIB = 1024 * 1024
 
 
@@ -142,6 +144,25 @@ class Settings(BaseSettings):
         86_400, ge=0, description="for how long an image that was seen is not embedded again; 0 remembers none"
     )
     verdict_stream_maxlen: int = Field(100_000, ge=1, description="verdicts that the Redis stream keeps, about")
+    webhook_url: WebhookUrl | None = Field(
+        None,
+        description="where `sluice deliver` posts verdicts; a job's own `webhook` overrides it; `none`: only there",
+    )
+    webhook_secret: str | None = Field(
+        None,
+        description="what webhooks are signed with: `whsec_` and base64; two with a comma while one replaces another",
+    )
+    webhook_allow_private: bool = Field(
+        False, description="let `WEBHOOK_URL`, but no job's own, be at a private or loopback address, any port"
+    )
+    webhook_timeout_seconds: float = Field(
+        15.0, gt=0, le=300, allow_inf_nan=False, description="for one attempt to post a verdict"
+    )
+    webhook_retry_seconds: Waits = Field(
+        (5, 300, 1800, 7200, 18_000, 36_000, 50_400, 72_000, 86_400),
+        min_length=1,
+        description="waits between the attempts to post a verdict; a fifth is added by chance",
+    )
     log_format: Literal["console", "json"] = Field("console", description="console, or json: one object a line")
     log_level: Annotated[Literal["debug", "info", "warning", "error"], AnyCase] = Field(
         "info", description="what is logged"

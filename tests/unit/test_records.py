@@ -236,7 +236,8 @@ def test_what_is_left_out_of_a_long_error_is_counted() -> None:
         ),
         ({"content_id": "c", "policy": "a b", "metadata": {"a": "b"}}, {"content_id": "c", "metadata": {"a": "b"}}),
         ({"content_id": "c", "policy": "p", "metadata": {"a": 1}}, {"content_id": "c", "policy": "p"}),
-        ({"content_id": "c", "policy": {}, "metadata": 1}, {"content_id": "c"}),
+        ({"content_id": "c", "policy": {}, "metadata": 1, "webhook": "ftp://h/"}, {"content_id": "c"}),
+        ({"content_id": "c", "webhook": "https://h/"}, {"content_id": "c", "webhook": "https://h/"}),
         ({"content_id": "c", "metadata": {"a": HALF}}, {"content_id": "c"}),
     ],
 )

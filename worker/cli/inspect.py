@@ -143,13 +143,29 @@ def _settings(options: argparse.Namespace) -> int:
 def _rows(settings: Settings, options: argparse.Namespace) -> Iterator[dict[str, Any]]:
     origins = origin_of(settings, flags_of(options))
     for name, value in settings.model_dump(mode="json").items():
-        shown = ",".join(map(str, value)) if isinstance(value, list) else value
+        shown = ",".join(_text(part) for part in value) if isinstance(value, list) else value
         yield {
             "name": PREFIX + name.upper(),
-            "value": mask_url(str(shown)) if name in SECRETS else shown,
+            "value": _masked(name, str(shown)) if name in SECRETS and shown is not None else shown,
             "origin": origins[name],
             "description": Settings.model_fields[name].description,
         }
+
+
+def _text(part: object) -> str:
+    return f"{part:g}" if isinstance(part, float) else str(part)
+
+
+def _masked(name: str, value: str) -> str:
+    """Return a secret as it may be shown."""
+    if name == "redis_url":
+        return mask_url(value)
+    if name == "webhook_url":
+        from worker.addresses import shown
+
+        # It often has a token in its query.
+        return shown(value)
+    return "***"
 
 
 def _schema(options: argparse.Namespace) -> int:

@@ -23,6 +23,9 @@ def add_commands(commands: Commands) -> None:
         "  sluice work\n  sluice work --burst --model builtin --policy demo --metrics-port 0",
     )
     parser.add_argument("--burst", action="store_true", help="end when the queues are empty")
+    parser.add_argument(
+        "--deliver", action="store_true", help="also post the verdicts to webhooks, as `sluice deliver` does"
+    )
 
 
 def _work(options: argparse.Namespace) -> int:
@@ -32,7 +35,7 @@ def _work(options: argparse.Namespace) -> int:
     signal.signal(signal.SIGTERM, _leave)
     from worker.runtime.service import Service
 
-    Service(settings).run(burst=options.burst)
+    Service(settings).run(burst=options.burst, deliver=options.deliver)
     return 0
 
 

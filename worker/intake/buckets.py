@@ -10,9 +10,9 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from worker.addresses import fetch_policy, guarded_client, shown
+from worker.addresses import fetch_policy, guarded_client, shown, within
 from worker.errors import AddressRefused, JobError, Missing, SourceRefused, SourceUnavailable
-from worker.intake.limits import FetchLimits, within
+from worker.intake.limits import FetchLimits
 from worker.intake.web import bare, download, mapped
 
 if TYPE_CHECKING:

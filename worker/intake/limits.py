@@ -1,19 +1,14 @@
-"""How far a fetch goes, and the one deadline that holds for all of it.
+"""How far a fetch goes.
 
-In: settings, work. Out: what the work returns in time. Never wait longer than the deadline, whatever hangs.
+In: settings. Out: numbers and lists. Never a limit that is not a setting.
 """
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Coroutine
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
 
 from worker.addresses import CONNECT_TIMEOUT_SECONDS, MAX_REDIRECTS, PORTS, READ_TIMEOUT_SECONDS
-
-_T = TypeVar("_T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,19 +35,3 @@ class FetchLimits:
     s3_buckets: tuple[str, ...] = ()
     #: Where they are; None for AWS.
     s3_endpoint_url: str | None = None
-
-
-async def within(seconds: float, work: Coroutine[object, object, _T]) -> _T:
-    """Return what `work` returns.
-
-    `asyncio.timeout` would wait for the end of what it cancels, and a name lookup ends when its server wants.
-
-    Raises:
-        TimeoutError: At once when it is late.
-    """
-    task = asyncio.ensure_future(work)
-    done, _ = await asyncio.wait({task}, timeout=seconds)
-    if not done:
-        task.cancel()
-        raise TimeoutError
-    return task.result()

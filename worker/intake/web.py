@@ -6,18 +6,15 @@ Never quote a URL's query or credentials, nor what a source or a library says of
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import UTC
-from email.utils import parsedate_to_datetime
 
 import httpx
 from ssrfguard import SSRFGuardError
 
-from worker.addresses import fetch_policy, guarded_client, shown, why_refused
+from worker.addresses import fetch_policy, guarded_client, seconds_until, shown, why_refused, within
 from worker.errors import AddressRefused, ImageTooLarge, JobError, SourceRefused, SourceUnavailable
-from worker.intake.limits import FetchLimits, within
+from worker.intake.limits import FetchLimits
 
 _SERVER_ERROR = 500
 #: 200, and 203 of a proxy that says it has changed something: a part (206) or nothing (204) is no image.
@@ -128,27 +125,6 @@ async def _read(response: httpx.Response, name: str, max_bytes: int) -> bytes:
         if len(body) > max_bytes:
             raise ImageTooLarge(f"{name} is larger than {max_bytes} bytes")
     return bytes(body)
-
-
-def seconds_until(retry_after: str) -> float | None:
-    """Read a `Retry-After` header.
-
-    Args:
-        retry_after: Seconds, or a date.
-
-    Returns:
-        Seconds from now; None where it says nothing that can be understood.
-
-    Source:
-        RFC 9110, section 10.2.3.
-    """
-    if retry_after.isascii() and retry_after.isdecimal():
-        return float(retry_after[:20])
-    try:
-        moment = parsedate_to_datetime(retry_after)
-        return moment.replace(tzinfo=moment.tzinfo or UTC).timestamp() - time.time()
-    except (ValueError, OverflowError):
-        return None
 
 
 def _refusal(error: Exception) -> str:

@@ -144,7 +144,7 @@ class EndingWorker(Worker):
             if end.outcome.verdict is not None and not end.retried:
                 # Not RQ's registry: a job that keeps no result, or was cancelled, has left it by now.
                 fence = Fence(HELD_PREFIX + self.name, execution.composite_key)
-                self.stream.push(pipeline, end.outcome.verdict, fence)
+                self.stream.push(pipeline, end.outcome.verdict, fence, end.outcome.webhook)
             pipeline.hdel(HELD_PREFIX + self.name, execution.composite_key)
             pipeline.hdel(job.key, DEATHS, *end.claim.refused)
         super().cleanup_execution(job, pipeline, execution)

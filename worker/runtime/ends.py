@@ -148,9 +148,10 @@ class Ends:
 
     def _pushes(self, end: End) -> list[Any]:
         """Return the commands that push a verdict: a job that will be tried again has none yet."""
-        if end.outcome.verdict is None or end.retried:
+        outcome = end.outcome
+        if outcome.verdict is None or end.retried:
             return []
-        command = self._worker.stream.command(end.outcome.verdict, end.outcome.payload)
+        command = self._worker.stream.command(outcome.verdict, outcome.payload, outcome.webhook)
         return [len(command), *command]
 
     # -- RQ's way ----------------------------------------------------------------------------------------------------

@@ -132,7 +132,8 @@ class Horse:
         self, task: Task, job: QueuedJob[ModerationJob] | JobError, end: Verdict | BaseException | object
     ) -> Outcome:
         if isinstance(end, Verdict):
-            return Outcome(payload=end.to_json().encode())
+            webhook = None if isinstance(job, JobError) else job.job.webhook
+            return Outcome(payload=end.to_json().encode(), webhook=webhook)
         error = end if isinstance(end, BaseException) else None
         reason = task.reason or (error.reason if isinstance(error, JobError) else "internal_error")
         subject = read_subject(task, self._max_job_bytes) if isinstance(job, JobError) else job.job
@@ -142,7 +143,7 @@ class Horse:
             payload = self._app.pipeline.unjudged(queued, reason).to_json().encode()
         if error is not None and not isinstance(error, SluiceError):
             error = RuntimeError("".join(traceback.format_exception(error)))
-        return Outcome(payload=payload, error=error)
+        return Outcome(payload=payload, error=error, webhook=subject.webhook if subject else None)
 
 
 def _or_die(work: Callable[[], None]) -> None:

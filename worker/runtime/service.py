@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import time
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -49,11 +50,12 @@ class Service:
     _metrics: Metrics = field(default_factory=Metrics)
     _worker: BatchWorker | None = None
 
-    def run(self, burst: bool) -> None:
+    def run(self, burst: bool, deliver: bool = False) -> None:
         """Work the queues until stopped, or until they are empty.
 
         Args:
             burst: End when there is nothing left to do.
+            deliver: Also post the verdicts to webhooks.
 
         Raises:
             Missing: Redis, the model or the policies are not there.
@@ -65,16 +67,24 @@ class Service:
         # Whoever asks about health or queues must have an answer soon, so these questions have no patience.
         asking = open_redis(settings.redis_url)
         require_redis(asking, mask_url(settings.redis_url))
+        delivering = self._delivering(burst) if deliver else nullcontext()
         health = self._listen(asking)
         stable = ModelStable(settings)
         try:
             ready = stable.open()
             self._show_versions(ready)
-            self._work(stable, ready, burst)
+            with delivering:
+                self._work(stable, ready, burst)
         finally:
             stable.close()
             if health:
                 health.close()
+
+    def _delivering(self, burst: bool) -> AbstractContextManager[None]:
+        # Whoever does not deliver needs no HTTP client.
+        from worker.runtime.delivery_service import delivering  # noqa: PLC0415
+
+        return delivering(self.settings, self._metrics, burst)
 
     def _work(self, stable: ModelStable, ready: Ready, burst: bool) -> None:
         queues = list(self.settings.queues)

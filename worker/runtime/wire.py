@@ -47,6 +47,8 @@ class Outcome:
     payload: bytes = b""
     #: Why the job does not end `done`.
     error: BaseException | None = None
+    #: Where the job wants its verdict posted.
+    webhook: str | None = None
 
 
 def send(connection: Connection, header: dict[str, Any], blobs: Sequence[bytes] = ()) -> None:
@@ -90,7 +92,8 @@ def read_tasks(header: dict[str, Any], blobs: Sequence[bytes]) -> list[Task]:
 def send_outcomes(connection: Connection, outcomes: Sequence[Outcome], memo: Mapping[tuple[str, str], int]) -> None:
     """Send what came of a batch, and what the memo knew meanwhile."""
     rows = [None if outcome.error is None else error_as_json(outcome.error) for outcome in outcomes]
-    header = {"outcomes": rows, "memo": [[*labels, count] for labels, count in memo.items()]}
+    webhooks = [outcome.webhook for outcome in outcomes]
+    header = {"outcomes": rows, "webhooks": webhooks, "memo": [[*labels, count] for labels, count in memo.items()]}
     send(connection, header, [outcome.payload for outcome in outcomes])
 
 
@@ -101,8 +104,9 @@ def read_outcomes(header: dict[str, Any], blobs: Sequence[bytes]) -> list[Outcom
             Verdict.model_validate_json(payload) if payload else None,
             payload,
             None if row is None else error_from_json(row),
+            webhook,
         )
-        for row, payload in zip(header["outcomes"], blobs, strict=True)
+        for row, webhook, payload in zip(header["outcomes"], header["webhooks"], blobs, strict=True)
     ]
 
 
