@@ -121,10 +121,18 @@ def ask_of_holes(packages: Mapping[str, Distribution], pip_audit: str) -> int:
                    "--requirement", file.name]  # fmt: skip
         done = subprocess.run(command, capture_output=True, text=True, check=False)
     print(done.stdout, end="")
-    # It says how many packages it looked at only after it was answered.
-    if "known vulnerabilit" in done.stdout + done.stderr:
+    said = done.stdout + done.stderr
+    if re.search(r"Found \d+ known vulnerabilit", said):
         print(done.stderr, end="", file=sys.stderr)
-        return FOUND if done.returncode else 0
+        return FOUND
+    # A mirror without this knowledge answers that it knows none of the packages, and pip-audit calls that good news.
+    unknown = said.count("could not be audited")
+    if unknown:
+        print(f"audit: known holes were NOT looked for in {unknown} of {len(packages)} packages", file=sys.stderr)
+        return NOT_ASKED
+    if "No known vulnerabilities found" in said and done.returncode == 0:
+        print(done.stderr, end="", file=sys.stderr)
+        return 0
     why = (done.stderr.strip().splitlines() or ["it said nothing"])[-1]
     print(f"audit: known holes were NOT looked for: {why[:300]}", file=sys.stderr)
     print("audit: reach the service of pip-audit, with the network on, and try again", file=sys.stderr)

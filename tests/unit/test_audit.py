@@ -45,6 +45,7 @@ def test_a_licence_may_ship_or_not(licence: str, expected: bool) -> None:
         ("echo No known vulnerabilities found >&2", 0, "No known"),
         ("echo 'Found 1 known vulnerability in 1 package' >&2; exit 1", audit.FOUND, "Found 1 known"),
         ("echo 'ConnectionError: no route to host' >&2; exit 1", audit.NOT_ASKED, "NOT looked for"),
+        ("echo 'six could not be audited'; echo No known vulnerabilities found >&2", audit.NOT_ASKED, "in 1 of"),
         ("exit 0", audit.NOT_ASKED, "NOT looked for"),
     ],
 )
