@@ -2,10 +2,11 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+AUDIT := .venv-audit
 # A test that a machine cannot run (no Prometheus, no redis-server) says so and is skipped; CI has them all.
 PYTEST := $(BIN)/pytest
 
-.PHONY: help demo test check conformance fmt bench chaos install clean
+.PHONY: help demo test check conformance fmt bench chaos fuzz audit install clean
 
 help:
 	@echo "make demo    see Sluice work, with a Redis and a model of its own"
@@ -15,6 +16,8 @@ help:
 	@echo "make fmt     format and mend what can be mended"
 	@echo "make bench   measure; prints ratios, judges nothing"
 	@echo "make chaos   kill workers, models and Redis for ten minutes, and count the verdicts"
+	@echo "make fuzz    feed decoders with broken files for five minutes; ARGS=\"--seconds N\" makes it shorter"
+	@echo "make audit   list licences, and ask for known holes in what Sluice brings along; needs the network"
 	@echo "make install make .venv with everything that development needs"
 	@echo "make clean   remove what the others made"
 
@@ -57,6 +60,17 @@ bench: install
 chaos: install
 	$(PYTEST) -m chaos -s
 
+fuzz: install
+	PYTHONPATH=.:tests $(BIN)/python -m fuzz $(ARGS)
+# pip-audit has an environment of its own: what it needs is not what Sluice brings along.
+audit: install $(AUDIT)/.installed
+	$(BIN)/python -m tools.audit $(AUDIT)/bin/pip-audit
+
+$(AUDIT)/.installed:
+	$(PYTHON) -m venv $(AUDIT)
+	$(AUDIT)/bin/python -m pip install --quiet 'pip-audit>=2.10,<3'
+	touch $@
+
 clean:
-	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) $(AUDIT) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -22,9 +22,13 @@ def settings_table() -> Iterator[str]:
     yield "| setting | default | what it is |"
     yield "|---|---|---|"
     for name, value in Settings.model_construct().model_dump(mode="json").items():
-        shown = ",".join(map(str, value)) if isinstance(value, list) else value
+        shown = ",".join(_text(part) for part in value) if isinstance(value, list) else value
         default = "" if shown in (None, "") else f"`{str(shown).lower() if isinstance(shown, bool) else shown}`"
         yield f"| `{PREFIX}{name.upper()}` | {default} | {Settings.model_fields[name].description} |"
+
+
+def _text(part: object) -> str:
+    return f"{part:g}" if isinstance(part, float) else str(part)
 
 
 def metrics_table() -> Iterator[str]:

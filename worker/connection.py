@@ -6,6 +6,7 @@ accident: each caller gets a pool of its own.
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import redis
@@ -18,6 +19,8 @@ _FIRST_WAIT_SECONDS = 0.05
 _LONGEST_WAIT_SECONDS = 2.0
 #: About four minutes of `_LONGEST_WAIT_SECONDS`.
 _PATIENT_RETRIES = 120
+#: Options of a rediss:// URL that name files.
+_FILES = ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile")
 
 
 class PatientBackoff(AbstractBackoff):
@@ -49,24 +52,32 @@ def open_redis(url: str, backoff: PatientBackoff | None = None, answer_seconds: 
     """Open a pool of connections; nothing is sent yet.
 
     Args:
-        url: redis://, rediss:// or unix://.
+        url: redis://, rediss:// or unix://; options of redis-py follow a `?`, `ssl_ca_certs` for one.
         backoff: Wait and try again while Redis is away; None fails at once.
         answer_seconds: Longest wait for an answer; None waits, as blocking reads must.
 
     Raises:
-        UsageError: The URL cannot be read.
+        UsageError: The URL cannot be read, or names a file of certificates that is not there.
     """
     retry = Retry(backoff, _PATIENT_RETRIES) if backoff else Retry(NoBackoff(), 1)
     try:
-        return redis.Redis.from_url(
+        connection = redis.Redis.from_url(
             url,
             retry=retry,
             socket_connect_timeout=min(5.0, answer_seconds or 5.0),
             socket_timeout=answer_seconds,
             health_check_interval=30,
         )
-    except (ValueError, TypeError) as error:
+        pool = connection.connection_pool
+        # Else an option that redis-py does not know is found at the first command.
+        pool.connection_class(**pool.connection_kwargs)
+    except (ValueError, TypeError, redis.RedisError) as error:
         raise UsageError(f"SLUICE_REDIS_URL cannot be read: {error}") from error
+    for option in _FILES:
+        file = pool.connection_kwargs.get(option)
+        if file and not Path(file).is_file():
+            raise UsageError(f"SLUICE_REDIS_URL: {option}={file} is no file")
+    return connection
 
 
 def require_redis(connection: redis.Redis, shown_url: str) -> None:
@@ -77,7 +88,17 @@ def require_redis(connection: redis.Redis, shown_url: str) -> None:
     """
     try:
         connection.ping()
+    except (redis.AuthenticationError, redis.exceptions.NoPermissionError) as error:
+        raise RedisUnreachable(
+            f"Redis at {shown_url} refuses this user ({error}); docs/security.md lists the rights that are needed"
+        ) from error
     except redis.RedisError as error:
+        if "CERTIFICATE_VERIFY_FAILED" in str(error):
+            why = str(error).partition("CERTIFICATE_VERIFY_FAILED] ")[2].partition(" (_ssl")[0]
+            raise RedisUnreachable(
+                f"Redis at {shown_url} is not trusted ({why}); name the file of its authority in SLUICE_REDIS_URL, "
+                "?ssl_ca_certs=FILE, and the host that its certificate is for"
+            ) from error
         raise RedisUnreachable(
             f"Redis at {shown_url} does not answer ({error}); start one, or set SLUICE_REDIS_URL"
         ) from error

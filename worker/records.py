@@ -12,7 +12,16 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from worker.errors import JobInvalid
 
@@ -30,12 +39,33 @@ Unseen = Literal["edges", "frames"]
 
 _POLICY_REF = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}(@[1-9][0-9]{0,8})?$"
 _CONTROL = r"[\u0000-\u001f\u007f-\u009f]"
+#: PostgreSQL, for one, can keep it in no text.
+_NUL = "\u0000"
 #: Wrong fields that one error describes; a hostile job has as many as fit into Redis.
 _MAX_DESCRIBED = 80
 
+
+def _without_nul(value: str) -> str:
+    if _NUL in value:
+        raise ValueError("a NUL is not allowed")
+    return value
+
+
+def _without_controls(value: str) -> str:
+    if re.search(_CONTROL, value):
+        raise ValueError("control characters are not allowed")
+    return value
+
+
 # Bounded, because every verdict echoes it. The bound also keeps out halves of characters, which UTF-8 cannot hold.
-MetadataKey = Annotated[str, StringConstraints(max_length=128)]
-MetadataValue = Annotated[str, StringConstraints(max_length=4096)]
+_NoNul = AfterValidator(_without_nul)
+_NO_NUL_SAID = Field(json_schema_extra={"not": {"pattern": _NUL}})
+MetadataKey = Annotated[str, StringConstraints(max_length=128), _NoNul, _NO_NUL_SAID]
+MetadataValue = Annotated[str, StringConstraints(max_length=4096), _NoNul, _NO_NUL_SAID]
+#: Of what stands in logs and messages: every terminal and server reads control characters its own way.
+_Printable = AfterValidator(_without_controls)
+_SAID = Field(json_schema_extra={"not": {"pattern": _CONTROL}})
+WebhookUrl = Annotated[str, StringConstraints(pattern=r"^https?://\S+$", max_length=2048), _Printable, _SAID]
 
 
 class _Record(BaseModel):
@@ -50,11 +80,11 @@ class ImageRef(_Record):
         json_schema_extra={"minProperties": 1, "maxProperties": 1, "patternProperties": {"": {"type": "string"}}}
     )
 
-    url: Annotated[str, StringConstraints(min_length=1, max_length=8192)] | None = None
-    s3: Annotated[str, StringConstraints(pattern=r"^s3://[^/]+/.+$", max_length=2048)] | None = None
+    url: Annotated[str, StringConstraints(min_length=1, max_length=8192), _Printable, _SAID] | None = None
+    s3: Annotated[str, StringConstraints(pattern=r"^s3://[^/]+/.+$", max_length=2048), _Printable, _SAID] | None = None
     blob: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")] | None = None
     base64: Annotated[str, StringConstraints(min_length=1)] | None = None
-    path: Annotated[str, StringConstraints(min_length=1, max_length=4096)] | None = None
+    path: Annotated[str, StringConstraints(min_length=1, max_length=4096), _Printable, _SAID] | None = None
 
     @model_validator(mode="after")
     def _exactly_one(self) -> ImageRef:
@@ -72,19 +102,10 @@ class ImageRef(_Record):
 class Subject(_Record):
     """What a verdict is about, even when its image cannot be: id, policy asked for, echo, and where it is posted."""
 
-    content_id: Annotated[str, StringConstraints(min_length=1, max_length=512)] = Field(
-        json_schema_extra={"not": {"pattern": _CONTROL}}
-    )
+    content_id: Annotated[str, StringConstraints(min_length=1, max_length=512), _Printable, _SAID]
     policy: str | None = Field(None, json_schema_extra={"pattern": _POLICY_REF})
     metadata: Annotated[dict[MetadataKey, MetadataValue], Field(max_length=64)] = {}
-    webhook: Annotated[str, StringConstraints(pattern=r"^https?://\S+$", max_length=2048)] | None = None
-
-    @field_validator("content_id")
-    @classmethod
-    def _printable(cls, value: str) -> str:
-        if re.search(_CONTROL, value):
-            raise ValueError("control characters are not allowed")
-        return value
+    webhook: WebhookUrl | None = None
 
     @field_validator("policy")
     @classmethod
@@ -131,7 +152,7 @@ class ModerationJob(Subject):
 
 
 def _describe(item: Any) -> str:
-    where = ".".join(_printable(part) for part in item["loc"] if part != "[key]") or "job"
+    where = ".".join(printable(part) for part in item["loc"] if part != "[key]") or "job"
     if item["type"] == "missing":
         return f"{where} is required"
     if item["type"] == "extra_forbidden":
@@ -140,7 +161,8 @@ def _describe(item: Any) -> str:
     return f"{where}: {message[:1].lower()}{message[1:]}"
 
 
-def _printable(name: object) -> str:
+def printable(name: object) -> str:
+    """Return what a producer named something, fit for one line of a log."""
     text = str(name)
     return text if text.isprintable() and len(text) <= 64 else ascii(text[:64])  # noqa: PLR2004 - a readable name
 

@@ -283,6 +283,27 @@ def test_verdicts_that_the_streams_limit_took_unread_are_counted(
     assert "SLUICE_VERDICT_STREAM_MAXLEN" in caplog.text
 
 
+def test_two_that_deliver_share_the_work_and_post_nothing_twice(
+    connection: redis.Redis, receiver: Receiver, deliver: Deliver
+) -> None:
+    own = receiver.endpoint("/own", answer(204))
+    with deliver(own) as one, deliver(own) as other:
+        for number in range(100):
+            push(connection, f"v{number}")
+        support.until(lambda: one.counted["delivered"] + other.counted["delivered"] == 100, what="all arrive")
+    assert receiver.ids("/own") == {f"v{number}": 1 for number in range(100)}
+
+
+def test_an_emptied_redis_is_begun_anew(connection: redis.Redis, receiver: Receiver, deliver: Deliver) -> None:
+    with deliver(receiver.endpoint("/own", answer(204))) as running:
+        push(connection, "before")
+        support.until(lambda: running.counted["delivered"] == 1)
+        connection.flushall()
+        push(connection, "after")
+        support.until(lambda: running.counted["delivered"] == 2)
+    assert receiver.ids("/own") == {"before": 1, "after": 1}
+
+
 def test_more_than_may_wait_for_an_endpoint_become_dead_letters_at_once(
     connection: redis.Redis, receiver: Receiver, deliver: Deliver
 ) -> None:
@@ -384,7 +405,9 @@ def test_replay_puts_dead_letters_back_posts_them_and_ends(
     shown = run("--endpoints")
     assert (shown["url"], shown["state"], shown["says"]) == (receiver.url + "/own", "off", "answered 410")
     assert run("--replay") == {"replayed": 0, "kept": 1}
-    assert run("--switch-on", shown["endpoint"])["state"] == "on"
+    assert run("--switch-on", receiver.url + path) == {"endpoint": receiver.url + "/own", "state": "on"}
+    again = support.sluice("deliver", "--switch-on", receiver.url + path, settings=settings(redis_url, receiver))
+    assert (again.returncode, TOKEN in again.stderr) == (2, False)
     assert run("--replay") == {"replayed": 1, "kept": 0}
     assert receiver.ids(path) == {"v": 3}
 
@@ -407,3 +430,13 @@ def test_what_is_missing_is_said_in_one_line(
     (line,) = said.stderr.splitlines()
     assert words in line
     assert "geheim" not in line
+
+
+def test_the_settings_are_shown_without_what_is_secret_in_them() -> None:
+    given = {"webhook_url": f"https://example.org/hook?token={TOKEN}", "webhook_secret": SECRET}
+    said = support.sluice("settings", "--json", settings=given)
+    rows = {row["name"]: row["value"] for row in map(json.loads, said.stdout.splitlines())}
+    assert rows["SLUICE_WEBHOOK_URL"] == "https://example.org/hook"
+    assert rows["SLUICE_WEBHOOK_SECRET"] == "***"
+    assert TOKEN not in said.stdout + said.stderr
+    assert SECRET not in said.stdout + said.stderr

@@ -41,7 +41,7 @@ def directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def job_that_names(name: str, *allowed: str, **fields: bytes) -> Job:
     """Read a job from its hash, as a worker does."""
-    job = guarded(Job, Callbacks(allowed))("job-1", connection=NOWHERE, serializer=JSONSerializer)
+    job = guarded(Job, Callbacks(allowed), 1000)("job-1", connection=NOWHERE, serializer=JSONSerializer)
     names = {kind.encode() + b"_name": name.encode() for kind in NAMES}
     job.restore({b"data": b"[]", **names, **{key.encode(): value for key, value in fields.items()}})
     return job

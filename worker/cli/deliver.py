@@ -109,11 +109,14 @@ def _endpoints(settings: Settings, options: argparse.Namespace) -> int:
 
 
 def _switch_on(settings: Settings, options: argparse.Namespace) -> int:
+    from worker.addresses import shown
+
+    endpoint = shown(options.switch_on)
     with _outbox(settings) as outbox:
         if not outbox.switch_on(options.switch_on):
-            raise UsageError(f"{options.switch_on} is not switched off; see `sluice deliver --endpoints`")
+            raise UsageError(f"{endpoint} is not switched off; see `sluice deliver --endpoints`")
     if options.json:
-        print_json({"endpoint": options.switch_on, "state": "on"})
+        print_json({"endpoint": endpoint, "state": "on"})
     else:
         print("switched on; `sluice deliver --replay` puts what died meanwhile back")
     return 0

@@ -37,6 +37,8 @@ from worker.records import ImageFacts
 SIZE_BYTES = 4
 _MAX_HEADER_BYTES = 1024 * 1024
 _MAX_VIEWS = 1024
+#: Letters of why a file was refused, of the traceback of a defect, and of a format.
+_MAX_TEXT, _MAX_TRACEBACK, _MAX_FORMAT = 1000, 10_000, 8
 _CHANNELS = 3
 _BYTES_A_PIXEL = 4
 _MAX_OPEN_FILES = 16
@@ -144,9 +146,9 @@ def send_answer(connection: socket.socket, answer: DecodedImage | BaseException)
         views = tuple(np.ascontiguousarray(view) for view in answer.views)
         header = {"facts": answer.facts.model_dump_json()}
     elif isinstance(answer, ImageRejected):
-        header = {"rejected": type(answer).__name__, "text": str(answer)[:1000]}
+        header = {"rejected": type(answer).__name__, "text": str(answer)[:_MAX_TEXT]}
     else:
-        header = {"defect": "".join(traceback.format_exception(answer))[-10_000:]}
+        header = {"defect": "".join(traceback.format_exception(answer))[-_MAX_TRACEBACK:]}
     send_frame(connection, json.dumps(header).encode(), *(view.data.cast("B") for view in views))
 
 
@@ -167,18 +169,21 @@ def receive_answer(connection: socket.socket, deadline: float, spec: ViewSpec) -
     """
     header = receive_header(connection, deadline)
     if "defect" in header:
-        raise RuntimeError(str(header["defect"]))
+        raise RuntimeError(str(header["defect"])[-_MAX_TRACEBACK:])
     if "rejected" in header:
         kind = getattr(errors, str(header["rejected"]), None)
         if not (isinstance(kind, type) and issubclass(kind, ImageRejected)):
             raise NotAnAnswer("a reason that is none")
-        return kind(str(header.get("text")))
+        said = str(header.get("text"))[:_MAX_TEXT]
+        return kind("".join(letter if letter.isprintable() else "?" for letter in said))  # it is logged
     try:
         facts = ImageFacts.model_validate_json(header["facts"])
     except (KeyError, ValueError) as error:
         raise NotAnAnswer("no facts of an image") from error
     if not (1 <= facts.views <= _MAX_VIEWS and len(facts.view_boxes) == facts.views):
         raise NotAnAnswer("no number of views, or not a box for each")
+    if not (facts.format.isalnum() and len(facts.format) <= _MAX_FORMAT):
+        raise NotAnAnswer("no format")
     shape = (spec.crop, spec.crop, _CHANNELS)
     parts = [receive_exactly(connection, math.prod(shape), deadline) for _ in range(facts.views)]
     return DecodedImage(facts, tuple(np.frombuffer(part, np.uint8).reshape(shape) for part in parts))

@@ -23,7 +23,9 @@ from worker.errors import (
     ImageTruncated,
     ImageUndecodable,
 )
+from worker.intake.frames import open_film
 from worker.intake.look import look
+from worker.intake.rows import check_rows
 from worker.intake.square import View, ViewSpec, square
 from worker.intake.structure import check_structure, format_by_signature
 from worker.records import ImageFacts
@@ -31,7 +33,7 @@ from worker.records import ImageFacts
 #: Longest side in pixels: what JPEG and WebP can hold, and no strip of 1 × 2³¹ pixels.
 MAX_SIDE = 16_383
 #: Names how files become views: the next number when the same file becomes another view.
-DECODING = f"2, Pillow {PIL.__version__}"
+DECODING = f"3, Pillow {PIL.__version__}"
 # Pixels are limited below, per call and by settings; Pillow's own limit is a warning, global, and later.
 Image.MAX_IMAGE_PIXELS = None
 
@@ -69,7 +71,11 @@ def decode(data: bytes, limits: Limits, spec: ViewSpec) -> DecodedImage:
         ImageRejected: With the reason.
     """
     with _reading(data, limits) as image:
-        seen = look(image, spec, lambda: Image.open(io.BytesIO(data), formats=limits.formats))
+        film = open_film(image, data, limits.max_pixels)
+        _check_size(*film.size, limits)
+        seen = look(film, spec, lambda: Image.open(io.BytesIO(data), formats=limits.formats))
+        if image.format == "PNG" and not film.parts:
+            check_rows(image, data)
         facts = ImageFacts(
             sha256=hashlib.sha256(data).hexdigest(),
             format=_format_of(image),

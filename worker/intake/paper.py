@@ -1,4 +1,4 @@
-"""Pixels as people see them: 16 bits scaled, palettes looked up, profiles heeded, alpha kept until it is laid on paper.
+"""Pixels as people see them: 16 bits scaled, palettes looked up, alpha kept until it is laid on paper.
 
 In: one loaded frame. Out: RGB, RGBa (premultiplied) or CMYK, small copies for comparing, views on white or black.
 Never a hidden colour: what is transparent shows the paper.
@@ -6,14 +6,11 @@ Never a hidden colour: what is transparent shows the paper.
 
 from __future__ import annotations
 
-import io
-from collections.abc import Callable
-from functools import lru_cache
 from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageCms
+from PIL import Image
 
 #: `(height, width, 3)` RGB.
 View = npt.NDArray[np.uint8]
@@ -26,9 +23,8 @@ CELLS = 64
 #: Levels of 255: no cell of a sketch changes by more where a frame hardly differs, alpha hardly matters, or a border
 #: is uniform.
 HARDLY = 12
-#: Larger colour profiles are left alone.
-_MAX_PROFILE_BYTES = 1 << 20
-_PROFILED = ("RGB", "L", "CMYK")
+#: Where a PNG says how deep it is, and up to what depth its pixels are scaled to 8 bits.
+_DEPTH_AT, _DEPTH_BITS = 24, 8
 #: Levels of 16 bits for each of 8.
 _DEPTH_LEVELS = 257
 _OPAQUE = 255
@@ -47,8 +43,16 @@ def flatten(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
-def readable(image: Image.Image) -> Image.Image:
+def readable(image: Image.Image, *, keeps_cmyk: bool = False) -> Image.Image:
     """Return RGB or, where something is transparent, RGBa; CMYK stays where its profile is needed."""
+    if image.mode == "CMYK" and keeps_cmyk:
+        return image
+    shown = in_colours(image)
+    return shown.convert("RGBa") if shown.mode == "RGBA" else shown
+
+
+def in_colours(image: Image.Image) -> Image.Image:
+    """Return RGB or, where something is transparent, RGBA."""
     if image.mode.startswith("I"):
         levels = np.asarray(image).astype(np.float64)
         grey = _eight_bits(levels)
@@ -56,31 +60,65 @@ def readable(image: Image.Image) -> Image.Image:
         if not isinstance(clear, int):
             return grey.convert("RGB")
         grey.putalpha(Image.fromarray(np.where(levels == clear, 0, 255).astype(np.uint8)))
-        return grey.convert("RGBA").convert("RGBa")
+        return grey.convert("RGBA")
     if image.has_transparency_data:
-        upper = image.convert("RGBA")
+        upper = image if image.mode == "RGBA" else image.convert("RGBA")
         is_opaque = upper.getchannel("A").getextrema() == (_OPAQUE, _OPAQUE)
-        return upper.convert("RGB" if is_opaque else "RGBa")
-    if image.mode == "CMYK" and colours_of(image) is not None:
-        return image
+        return upper.convert("RGB") if is_opaque else upper
     return image.convert("RGB")
+
+
+def heed_depth(image: Image.Image, data: bytes) -> Image.Image:
+    """Let a PNG's transparent level or colour count in 8 bits, as its pixels do once they are decoded.
+
+    Args:
+        image: Opened, not loaded.
+        data: Its file.
+
+    Source:
+        PNG specification, third edition, section 11.3.1.1: levels are in the depth of the image, higher bits are void.
+    """
+    clear, depth = image.info.get("transparency"), data[_DEPTH_AT : _DEPTH_AT + 1]
+    if image.format != "PNG" or not depth or not 1 < depth[0] <= _DEPTH_BITS:
+        return image
+    most = (1 << depth[0]) - 1
+    if image.mode == "L" and isinstance(clear, int):
+        image.info["transparency"] = (clear & most) * _OPAQUE // most
+    elif image.mode == "RGB" and isinstance(clear, tuple):
+        image.info["transparency"] = tuple(level & most for level in clear)
+    return image
 
 
 def _eight_bits(levels: npt.NDArray[np.float64]) -> Image.Image:
     return Image.fromarray(np.clip(np.rint(levels / _DEPTH_LEVELS), 0, 255).astype(np.uint8))
 
 
-def sketch(image: Image.Image, box: tuple[float, float, float, float] | None = None) -> Sketch:
+def sketch(image: Image.Image, box: tuple[float, float, float, float] | None = None, cells: int = CELLS) -> Sketch:
     """Shrink what `readable` returned to cells, each the mean of its pixels.
 
     Args:
         image: RGB, RGBa or CMYK.
         box: The part of it that is the image.
+        cells: Rows and columns.
     """
-    small = image.resize((CELLS, CELLS), Image.Resampling.BOX, box, reducing_gap=2.0)
+    small = image.resize((cells, cells), Image.Resampling.BOX, box, reducing_gap=2.0)
     if small.mode == "RGBa":
         return np.array(small)
     return np.array(small.convert("RGB").convert("RGBA"))
+
+
+def fingerprint(image: Image.Image) -> npt.NDArray[np.uint8]:
+    """Shrink what `readable` returned to numbers by which frames are told apart.
+
+    Beside the cells of a sketch, finer ones at half their weight: patterns that a sketch takes for one grey.
+
+    Args:
+        image: RGB or RGBa.
+    """
+    fine = sketch(image, cells=2 * CELLS)
+    wide = fine.astype(np.uint16)
+    coarse = (wide[::2, ::2] + wide[1::2, ::2] + wide[::2, 1::2] + wide[1::2, 1::2] + 2 >> 2).astype(np.uint8)
+    return np.concatenate([coarse.ravel(), (fine >> 1).ravel()])
 
 
 def alpha_matters(cells: Sketch) -> bool:
@@ -95,29 +133,3 @@ def on_paper(image: Image.Image, paper: Paper) -> Image.Image:
     pixels = np.array(image).astype(np.uint16)
     shown = pixels[..., :3] + (_OPAQUE - pixels[..., 3:] if paper == "white" else 0)
     return Image.fromarray(np.minimum(shown, _OPAQUE).astype(np.uint8))
-
-
-def colours_of(image: Image.Image) -> Callable[[Image.Image], Image.Image] | None:
-    """Return what turns the image's colours into sRGB; None where nothing is to be turned.
-
-    A profile that cannot be read, or belongs to other channels, is passed over, as in every viewer.
-    """
-    profile = image.info.get("icc_profile")
-    mode = image.mode if image.mode in _PROFILED else "RGB"
-    if not isinstance(profile, bytes) or not 0 < len(profile) <= _MAX_PROFILE_BYTES:
-        return None
-    transform = _transform(profile, mode)
-    if transform is None:
-        return None
-    return lambda pixels: ImageCms.applyTransform(pixels if pixels.mode == mode else pixels.convert(mode), transform)  # type: ignore[return-value]
-
-
-# The same few profiles are in all files of a camera.
-@lru_cache(maxsize=32)
-def _transform(profile: bytes, mode: str) -> ImageCms.ImageCmsTransform | None:
-    try:
-        return ImageCms.buildTransform(
-            ImageCms.ImageCmsProfile(io.BytesIO(profile)), ImageCms.createProfile("sRGB"), mode, "RGB"
-        )
-    except (ImageCms.PyCMSError, OSError, ValueError, TypeError):
-        return None

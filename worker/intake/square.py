@@ -83,7 +83,7 @@ class Upright:
     box: Box
 
 
-def load_upright(image: Image.Image, spec: ViewSpec, smallest: int | None = None) -> Upright:
+def load_upright(image: Image.Image, spec: ViewSpec, smallest: int | None = None, *, is_whole: bool = False) -> Upright:
     """Load an image's pixels and turn it as EXIF says; EXIF that cannot be read turns nothing, as in every viewer.
 
     Of a JPEG whose shorter side is six times the view's or more (3 times and twice), the decoder is asked for a half, a
@@ -94,12 +94,13 @@ def load_upright(image: Image.Image, spec: ViewSpec, smallest: int | None = None
         image: Opened, not loaded.
         spec: What will be made of it.
         smallest: Pixels of the shortest side of the parts that views will be made of, where there are several.
+        is_whole: Whether all its pixels are needed.
 
     Source:
         libjpeg-turbo, `scale_num`; Pillow's documentation of `Image.draft`.
     """
     whole = image.size
-    scale = _ask_for_less(image, spec, smallest or _smallest_part(image.size, spec))
+    scale = 1 if is_whole else _ask_for_less(image, spec, smallest or _smallest_part(image.size, spec))
     image.load()
     # Some formats know their size only now; none of them is a JPEG.
     width, height = whole if scale > 1 else image.size

@@ -30,6 +30,7 @@ from worker.runtime.commands import CommandedWorker
 from worker.runtime.doorbell import Doorbell
 from worker.runtime.ending_worker import End
 from worker.runtime.ends import Ends
+from worker.runtime.hashes import max_data_bytes
 from worker.runtime.observed import observe_claims, observe_ends
 from worker.runtime.recovery import Keeper, recover
 from worker.runtime.stable import ModelStable, Stable
@@ -74,7 +75,8 @@ class BatchWorker(CommandedWorker):
             kwargs["serializer"] = self.forced_serializer
         super().__init__(*args, **kwargs)
         self.settings = settings or load_settings()
-        self.guard_jobs(self.settings.callbacks)
+        max_bytes = max_data_bytes(self.settings.image_max_bytes)
+        self.guard_jobs(self.settings.callbacks, max_bytes)
         self.metrics = metrics or Metrics()
         self.stream = VerdictStream(self.settings.verdict_stream_maxlen)
         self.stable = stable or self.open_stable()
@@ -90,6 +92,7 @@ class BatchWorker(CommandedWorker):
             self.settings.recovery_seconds,
             self.job_monitoring_interval,
             prefixes_of(self.job_class, self.queue_class),
+            max_bytes,
         )
         self._ends = Ends(self)
         self._keeper: Keeper | None = None
@@ -280,7 +283,7 @@ class BatchWorker(CommandedWorker):
         execution = self.prepare_execution(job)
         self.prepare_job_execution(job, remove_from_intermediate_queue=len(self.queues) == 1)
         fields: Any = self.connection.hgetall(job.key)
-        claim = Claim(job.id, queue.name, execution.id, fields, execution.created_at.timestamp())
+        claim = Claim.from_hash(job.id, queue.name, execution.id, fields, execution.created_at.timestamp())
         self.connection.hset(HELD_PREFIX + self.name, claim.member, queue.name)
         self._held[execution.id] = claim
         return claim

@@ -5,7 +5,7 @@ In: queues. Out: `Claim`s, which RQ's own tools see as started jobs. Never a mom
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,6 +18,9 @@ from rq.defaults import RQ_KEY_PREFIX
 from rq.job import Job
 from rq.utils import utcformat
 
+from worker.errors import JobInvalid
+from worker.runtime.hashes import heeded
+
 _SCRIPTS = Path(__file__).parent / "lua"
 #: Redis sorted set: worker names by the Unix time at which their leases end.
 LEASES = "sluice:leases"
@@ -25,6 +28,11 @@ LEASES = "sluice:leases"
 HELD_PREFIX = "sluice:held:"
 #: Field of a job's hash: how many workers died while they held it.
 DEATHS = b"sluice_deaths"
+#: Field that the claim puts in the place of what it left in Redis.
+_HEAVY = b"sluice_is_heavy"
+_WRITTEN_BY_WORKERS = frozenset({b"status", b"worker_name", b"started_at", b"ended_at", b"last_heartbeat"})
+#: Bytes of a job's hash beside its data: times, names, `meta`.
+_MAX_OTHER_BYTES = 1024 * 1024
 #: One claim in so many begins with a lower queue, in turn: the lower ones are never starved.
 TURN = 16
 
@@ -51,7 +59,7 @@ class Claim:
     #: Name of the queue that it was taken from.
     queue: str
     execution_id: str
-    #: The job's hash in Redis, as it was before it was started.
+    #: The job's hash in Redis, as it was before it was started, less what cannot be heeded.
     fields: dict[bytes, bytes]
     #: Unix time of the claim, in seconds.
     began: float
@@ -59,6 +67,18 @@ class Claim:
     error: BaseException | None = None
     #: How often the horse died while it ran this job alone.
     lone_deaths: int = field(default=0)
+    #: Fields of the hash that cannot be heeded: they leave Redis when the job ends, or is tried again.
+    refused: list[bytes] = field(default_factory=list)
+
+    @classmethod
+    def from_hash(cls, job_id: str, queue: str, execution_id: str, raw: Mapping[bytes, bytes], began: float) -> Claim:
+        """Claim a job by its hash as it lies in Redis; one that is too large has ended already."""
+        fields, refused = heeded(raw)
+        stale = [name for name in refused if name not in _WRITTEN_BY_WORKERS]
+        claim = cls(job_id, queue, execution_id, fields, began, refused=stale)
+        if fields.pop(_HEAVY, None):
+            claim.error = JobInvalid("invalid job: larger than a job may be in Redis; see SLUICE_IMAGE_MAX_BYTES")
+        return claim
 
     @property
     def member(self) -> str:
@@ -73,16 +93,12 @@ class Claim:
     @property
     def deaths(self) -> int:
         """How many workers died while they held this job; after the first, it runs alone."""
-        count = self.fields.get(DEATHS, b"0")
-        return int(count) if count.isdigit() else 0
+        return int(self.fields.get(DEATHS) or 0)
 
     @property
     def timeout_seconds(self) -> float:
         """How long it may run; infinite where it says -1, or nothing that can be read."""
-        try:
-            seconds = float(self.fields.get(b"timeout") or -1)
-        except ValueError:
-            return float("inf")
+        seconds = int(self.fields.get(b"timeout") or -1)
         return seconds if seconds > 0 else float("inf")
 
     @property
@@ -92,8 +108,7 @@ class Claim:
             enqueued = datetime.fromisoformat(self.fields.get(b"enqueued_at", b"").decode())
         except ValueError:
             return 0.0
-        aware = enqueued if enqueued.tzinfo else enqueued.replace(tzinfo=UTC)
-        return max(0.0, self.began - aware.timestamp())
+        return max(0.0, self.began - enqueued.timestamp())
 
 
 class Hands:
@@ -105,6 +120,7 @@ class Hands:
         lease_seconds: Another worker takes over what this one holds when it has been silent for so long.
         interval_seconds: RQ's heartbeat interval.
         prefixes: See `prefixes_of`.
+        max_data_bytes: Of a job whose data is larger, nothing is read.
     """
 
     def __init__(
@@ -114,12 +130,14 @@ class Hands:
         lease_seconds: float,
         interval_seconds: int,
         prefixes: Prefixes,
+        max_data_bytes: int,
     ) -> None:
         self._connection = connection
         self._worker = worker
         self._lease_seconds = lease_seconds
         self._interval_seconds = interval_seconds
         self._prefixes = prefixes
+        self._limits = (max_data_bytes, _MAX_OTHER_BYTES)
         self._claim, self._renew, self._recover = (read_script(connection, n) for n in ("claim", "renew", "recover"))
         self._claims = 0
         #: Ids of the executions of a claim whose answer has not come.
@@ -143,10 +161,10 @@ class Hands:
         executions = self._asked = self._asked or [uuid4().hex for _ in range(wanted)]
         keys = [self._prefixes[2] + name for name in names]
         arguments = [*self._prefixes, self._worker, len(executions), *self._stamps(now), self._interval_seconds]
-        started, dropped = self._claim(keys, [*arguments, self._lease_seconds, held, *executions])
+        started, dropped = self._claim(keys, [*arguments, self._lease_seconds, held, *self._limits, *executions])
         self._asked = []
         claims = [
-            Claim(
+            Claim.from_hash(
                 job_id.decode(),
                 names[number - 1],
                 execution.decode(),
@@ -155,7 +173,7 @@ class Hands:
             )
             for number, job_id, execution, flat in started
         ]
-        return claims, [name.decode(errors="backslashreplace") for name in dropped]
+        return claims, [ascii(name.decode(errors="backslashreplace")) for name in dropped]
 
     def renew(self, claims: Iterable[Claim]) -> bool:
         """Renew the lease, and RQ's heartbeats of some claims.

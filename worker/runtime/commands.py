@@ -47,7 +47,7 @@ class CommandedWorker(EndingWorker):
         try:
             payload = parse_payload(message)
             command, job_id = payload["command"], str(payload.get("job_id"))
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             log.warning("a command that cannot be read: %r", error)
             return
         if command != "stop-job":
@@ -59,7 +59,7 @@ class CommandedWorker(EndingWorker):
 
     def request_stop_execution(self, execution_id: str) -> None:
         """Stop one execution; called from the thread that hears commands."""
-        claim = self._held.get(execution_id)
+        claim = self._held.get(str(execution_id))
         if claim is None:
             log.warning("not running execution %s, so it cannot be stopped", execution_id)
         else:

@@ -13,16 +13,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+import redis
 from redis.client import Pipeline as Transaction
 from rq import Queue
 from rq.exceptions import NoSuchJobError
 from rq.executions import Execution
 from rq.job import Job, JobStatus
 from rq.job_lifecycle import call_exception_handlers
+from rq.utils import now
 from rq.worker import Worker
 
 from worker.errors import JobError, JobStopped
-from worker.runtime.claims import HELD_PREFIX, Claim
+from worker.runtime.claims import DEATHS, HELD_PREFIX, Claim
 from worker.runtime.guarded_job import Callbacks, guarded
 from worker.runtime.wire import Outcome
 from worker.sinks.stream import Fence, VerdictStream
@@ -60,23 +62,34 @@ class EndingWorker(Worker):
         except NoSuchJobError:
             raise
         except Exception as error:
-            log.warning("%s: its hash cannot be read (%s); only its data is heeded", claim.job_id, error)
+            log.warning("%s: its hash cannot be read (%r); only its data is heeded", claim.job_id, error)
             job.restore({b"data": claim.fields[b"data"]})
         job.origin, job.worker_name, job._status = claim.queue, self.name, JobStatus.STARTED
         job.started_at = job.last_heartbeat = claim.began_at
         job.redis_server_version = self.get_redis_server_version()
         return job
 
-    def guard_jobs(self, callbacks: Sequence[str]) -> None:
+    def guard_jobs(self, callbacks: Sequence[str], max_data_bytes: int) -> None:
         """See to it that every job that this worker reads is JSON, and calls back nothing but what is allowed.
 
         Args:
             callbacks: Dotted paths that may be run.
+            max_data_bytes: A job's data is not inflated further.
         """
         if not self.trusts_producers:
-            self.job_class = guarded(self.job_class, Callbacks(callbacks))
+            self.job_class = guarded(self.job_class, Callbacks(callbacks), max_data_bytes)
         for queue in self.queues:
             queue.serializer, queue.job_class = self.serializer, self.job_class
+
+    def run_maintenance_tasks(self) -> None:
+        """Clean up as RQ does; a key that somebody has written over stops the clean-up, not the worker."""
+        try:
+            super().run_maintenance_tasks()
+        except (redis.ConnectionError, redis.TimeoutError):
+            raise
+        except Exception as error:
+            log.warning("RQ's clean-up ended early: %s: %s", type(error).__name__, error)
+            self.last_cleaned_at = now()  # type: ignore[assignment]
 
     def queue_of(self, claim: Claim) -> Queue:
         """Return the queue that a claim was taken from."""
@@ -133,5 +146,5 @@ class EndingWorker(Worker):
                 fence = Fence(HELD_PREFIX + self.name, execution.composite_key)
                 self.stream.push(pipeline, end.outcome.verdict, fence, end.outcome.webhook)
             pipeline.hdel(HELD_PREFIX + self.name, execution.composite_key)
-            pipeline.hdel(job.key, "sluice_deaths")
+            pipeline.hdel(job.key, DEATHS, *end.claim.refused)
         super().cleanup_execution(job, pipeline, execution)

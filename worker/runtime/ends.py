@@ -14,11 +14,13 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
+import redis
+from rq.defaults import DEFAULT_FAILURE_TTL
 from rq.job import Job, JobStatus
 from rq.utils import utcformat
 
-from worker.errors import JobError, SourceUnavailable
-from worker.runtime.claims import prefixes_of, read_script
+from worker.errors import JobError, SluiceError, SourceUnavailable
+from worker.runtime.claims import DEATHS, prefixes_of, read_script
 from worker.runtime.ending_worker import End, EndingWorker
 
 log = logging.getLogger(__name__)
@@ -60,8 +62,7 @@ class Ends:
         quick: list[tuple[End, list[Any]]] = []
         slow: list[End] = []
         for end in ends:
-            error = end.outcome.error
-            row = self._success(end, now) if error is None else self._failure(end, error, now)
+            row = self._plain(end, now)
             if row is None:
                 slow.append(end)
             else:
@@ -92,6 +93,10 @@ class Ends:
 
     # -- the quick ways ----------------------------------------------------------------------------------------------
 
+    def _plain(self, end: End, now: datetime) -> list[Any] | None:
+        error = end.outcome.error
+        return self._success(end, now) if error is None else self._failure(end, error, now)
+
     def _success(self, end: End, now: datetime) -> list[Any] | None:
         """Return the arguments of a plain success; None where it is not one."""
         claim, fields = end.claim, end.claim.fields
@@ -102,7 +107,7 @@ class Ends:
             return None
         value = b64encode(end.outcome.payload)
         head = ["S", claim.job_id, claim.execution_id, claim.queue, int(ttl), value]
-        return [*head, claim.began, now.timestamp(), utcformat(now), *self._pushes(end)]
+        return [*head, claim.began, now.timestamp(), utcformat(now), *self._forgets(end), *self._pushes(end)]
 
     def _failure(self, end: End, error: BaseException, now: datetime) -> list[Any] | None:
         """Return what RQ itself would write for a plain failure or retry; None where more than that is to do."""
@@ -115,6 +120,8 @@ class Ends:
         job.ended_at = job.last_heartbeat = now
         _log_failure(job, error)
         pipeline = self._worker.connection.pipeline()
+        if end.claim.refused:
+            pipeline.hdel(job.key, *end.claim.refused)
         if job.should_retry:
             end.retried = True
             job.retry(self._worker.queue_of(end.claim), pipeline)
@@ -128,11 +135,16 @@ class Ends:
                 execution_started_at=datetime.fromtimestamp(end.claim.began, UTC),
                 execution_ended_at=now,
             )
-            pipeline.hdel(job.key, "sluice_deaths")
+            pipeline.hdel(job.key, DEATHS)
         commands = [command for command, _ in pipeline.command_stack]
         pipeline.reset()
         flat = [part for command in commands for part in (len(command), *command)]
         return ["C", end.claim.job_id, end.claim.execution_id, end.claim.queue, *flat, *self._pushes(end)]
+
+    def _forgets(self, end: End) -> list[Any]:
+        """Return the command that takes out of a job's hash what nobody can read."""
+        refused = end.claim.refused
+        return [2 + len(refused), "HDEL", self._prefixes[1] + end.claim.job_id, *refused] if refused else []
 
     def _pushes(self, end: End) -> list[Any]:
         """Return the commands that push a verdict: a job that will be tried again has none yet."""
@@ -145,6 +157,21 @@ class Ends:
     # -- RQ's way ----------------------------------------------------------------------------------------------------
 
     def _by_rq(self, end: End) -> bool:
+        """End one job by RQ's own methods, and where what is in Redis defeats them, with its verdict and no more."""
+        try:
+            return self._specially(end)
+        except (redis.ConnectionError, redis.TimeoutError):
+            raise
+        except Exception as error:
+            log.warning("%s cannot be ended as RQ does: %s: %s", end.claim.job_id, type(error).__name__, error)
+        head = ["B", end.claim.job_id, end.claim.execution_id, end.claim.queue, DEFAULT_FAILURE_TTL]
+        end.retried = False
+        (state,) = self._send([[*head, *self._pushes(end)]], 0)
+        if state == REFUSED:
+            raise SluiceError(f"Redis does not take the end of job {end.claim.job_id}; the lines above say why")
+        return state in (WRITTEN, REPEATED)
+
+    def _specially(self, end: End) -> bool:
         """End one job by RQ's own methods: callbacks, dependents, repeats, rate limits, webhooks, no result kept."""
         worker, claim, error = self._worker, end.claim, end.outcome.error
         if not worker.holds(claim):

@@ -8,9 +8,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any
 
 from rq.job import Job
+
+from worker.errors import JobInvalid
+from worker.runtime.hashes import heeded, inflate
 
 log = logging.getLogger(__name__)
 
@@ -56,8 +60,8 @@ class Callbacks:
             log.warning("callback %s is not run: %s", ascii(name[:200]), why)
 
 
-def guarded(job_class: type[Job], callbacks: Callbacks) -> type[Job]:
-    """Return a class of jobs that runs only these callbacks, and calls no webhook.
+def guarded(job_class: type[Job], callbacks: Callbacks, max_data_bytes: int) -> type[Job]:
+    """Return a class of jobs that runs only these callbacks, calls no webhook, and can be read whatever is in its hash.
 
     RQ imports callbacks in the worker's own process, where a job ends, where one was stopped, and where its clean-up
     gives one up; all of them read these properties. Its webhooks go past the guard on addresses.
@@ -65,11 +69,20 @@ def guarded(job_class: type[Job], callbacks: Callbacks) -> type[Job]:
     Args:
         job_class: What RQ was told to use.
         callbacks: Those that may run.
+        max_data_bytes: A job's data is not inflated further.
     """
 
     class GuardedJob(job_class):  # type: ignore[misc, valid-type]
         def restore(self, raw_data: Any) -> Any:
-            restored = super().restore(raw_data)
+            fields, _ = heeded(raw_data)
+            # RQ would log each that it cannot read, with a traceback.
+            fields.pop(b"webhooks", None)
+            data = fields.get(b"data")
+            # RQ inflates what it finds here, to the end, and once more what was compressed twice.
+            restored = super().restore(fields if data is None else fields | {b"data": b"-"})
+            with suppress(JobInvalid):
+                data = inflate(data or b"", max_data_bytes)
+            self.data = data
             self.webhooks: list[Any] = []
             return restored
 

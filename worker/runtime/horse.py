@@ -7,7 +7,6 @@ worker. While one batch is in the encoder, the next is being fetched and decoded
 from __future__ import annotations
 
 import ctypes
-import json
 import logging
 import os
 import queue
@@ -15,7 +14,6 @@ import signal
 import sys
 import threading
 import traceback
-import zlib
 from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -24,21 +22,20 @@ from multiprocessing.connection import Connection
 
 from worker import app as sluice
 from worker.connection import PatientBackoff, open_redis
-from worker.errors import JobError, JobInvalid, SluiceError
-from worker.jobs import MODERATE
+from worker.errors import JobError, SluiceError
 from worker.logs import configure_logging
 from worker.pipeline import Prepared, QueuedJob
 from worker.policy.registry import PolicySet
 from worker.policy.watch import Reload
 from worker.records import ModerationJob, Subject, Verdict
+from worker.runtime.calls import read_job, read_subject
+from worker.runtime.hashes import max_data_bytes
 from worker.runtime.wire import Outcome, Task, error_as_json, read_tasks, receive, send, send_outcomes
 from worker.settings import Settings
 
 log = logging.getLogger(__name__)
 
 _PR_SET_PDEATHSIG = 1
-#: Bytes of a job beside its image: content id, metadata, policy.
-_MAX_ENVELOPE_BYTES = 1024 * 1024
 
 
 @dataclass(slots=True)
@@ -65,7 +62,7 @@ class Horse:
         self._connection = connection
         #: Two threads say something: what came of batches, and of changed policies.
         self._saying = threading.Lock()
-        self._max_job_bytes = app.settings.image_max_bytes * 4 // 3 + _MAX_ENVELOPE_BYTES
+        self._max_job_bytes = max_data_bytes(app.settings.image_max_bytes)
         self._received: queue.SimpleQueue[list[Task] | None] = queue.SimpleQueue()
         self._prepared: queue.Queue[_Batch | None] = queue.Queue(maxsize=1)
         #: What the memo knew since the last batch.
@@ -175,40 +172,6 @@ def _judged(
     tasks: Sequence[Task], jobs: Sequence[QueuedJob[ModerationJob] | JobError]
 ) -> list[QueuedJob[ModerationJob]]:
     return [job for task, job in zip(tasks, jobs, strict=True) if task.reason is None and not isinstance(job, JobError)]
-
-
-def read_job(task: Task, max_bytes: int) -> QueuedJob[ModerationJob] | JobError:
-    """Read a job as RQ's JSON serializer wrote it; anything that it names is compared, never imported."""
-    try:
-        function, instance, arguments, keywords = _read_call(task.data, max_bytes)
-        if function != MODERATE or instance is not None or arguments or not isinstance(keywords, dict):
-            raise JobInvalid(f"this worker runs {MODERATE} with keyword arguments and nothing else")
-        return QueuedJob(ModerationJob.from_arguments(keywords), task.job_id, task.queue_seconds)
-    except JobError as error:
-        return error
-
-
-def read_subject(task: Task, max_bytes: int) -> Subject | None:
-    """Return what can be said of a job that is not valid."""
-    try:
-        _, _, _, keywords = _read_call(task.data, max_bytes)
-        return Subject.salvage(keywords)
-    except JobInvalid:
-        return None
-
-
-def _read_call(data: bytes, max_bytes: int) -> tuple[object, ...]:
-    try:
-        unpacker = zlib.decompressobj()
-        plain = unpacker.decompress(data, max_bytes) if data[:1] == b"\x78" else data
-        if unpacker.unconsumed_tail or len(plain) > max_bytes:
-            raise JobInvalid(f"invalid job: more than {max_bytes} bytes")
-        call = json.loads(plain)
-    except (ValueError, RecursionError, zlib.error) as error:
-        raise JobInvalid(f"invalid job: its data is not JSON ({type(error).__name__})") from error
-    if not isinstance(call, list) or len(call) != 4:  # noqa: PLR2004 - function, instance, args, kwargs
-        raise JobInvalid("invalid job: its data is not a call as RQ's JSON serializer writes it")
-    return tuple(call)
 
 
 def main() -> None:

@@ -21,6 +21,7 @@ from worker.errors import SluiceError
 from worker.metrics import Metrics
 from worker.records import seconds_since
 from worker.runtime.batch_worker import BatchWorker
+from worker.runtime.hashes import max_data_bytes
 from worker.runtime.health import HealthServer
 from worker.runtime.scheduling import SchedulerThread
 from worker.runtime.stable import ModelStable, Ready
@@ -90,7 +91,7 @@ class Service:
         queues = list(self.settings.queues)
         backoff = PatientBackoff()
         connection = open_redis(self.settings.redis_url, backoff)
-        scheduler = SchedulerThread(queues, connection)
+        scheduler = SchedulerThread(queues, connection, max_data_bytes(self.settings.image_max_bytes))
 
         def hurry() -> None:
             backoff.hurry()

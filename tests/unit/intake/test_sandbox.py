@@ -343,8 +343,9 @@ def test_what_a_decoder_process_imports_holds_neither_torch_nor_what_speaks_to_o
     assert not loaded & {"torch", "transformers", "redis", "rq", "httpx", "yaml", "worker.app", "worker.settings"}
     assert {name for name in loaded if name.startswith("worker.")} == {
         "worker.errors", "worker.records", "worker.intake", "worker.intake.borders", "worker.intake.cell",
-        "worker.intake.decode", "worker.intake.look", "worker.intake.paper", "worker.intake.square",
-        "worker.intake.structure", "worker.intake.views",
+        "worker.intake.colours", "worker.intake.decode", "worker.intake.frames", "worker.intake.look",
+        "worker.intake.paper", "worker.intake.rows", "worker.intake.square", "worker.intake.structure",
+        "worker.intake.views",
     }  # fmt: skip
 
 
@@ -475,6 +476,8 @@ def _facts(**changed: object) -> bytes:
         pytest.param(_facts(views=10**9), id="a billion views"),
         pytest.param(_facts(views="1"), id="a number in words"),
         pytest.param(_facts(view_boxes=[]), id="a view without a box"),
+        pytest.param(_facts(format="PNG" * 1_000), id="a long format"),
+        pytest.param(_facts(format="P\nNG"), id="a format of two lines"),
     ],
 )
 def test_what_is_not_an_answer_is_not_believed(said: bytes) -> None:
@@ -483,6 +486,16 @@ def test_what_is_not_an_answer_is_not_believed(said: bytes) -> None:
         threading.Thread(target=send_frame, args=(theirs, said), daemon=True).start()
         with pytest.raises(NotAnAnswer):
             receive_answer(ours, time.monotonic() + 10, SPEC)
+
+
+def test_why_a_file_was_refused_is_one_line_and_no_book() -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        said = {"rejected": "ImageUndecodable", "text": "a\n2026 INFO all is well\x1b[2J" + "b" * 100_000}
+        threading.Thread(target=send_frame, args=(theirs, json.dumps(said).encode()), daemon=True).start()
+        text = str(receive_answer(ours, time.monotonic() + 10, SPEC))
+    assert text.startswith("a?2026 INFO all is well?[2Jb")
+    assert len(text) == 1_000
 
 
 def test_a_header_of_4_gigabytes_is_not_waited_for() -> None:

@@ -4,6 +4,7 @@
 -- each job the number of its arguments, and
 --   S job execution queue result_ttl return_value began ended ended_text pushes…   it succeeded, and nothing is special
 --   C job execution queue commands…                                                whatever else RQ would have written
+--   B job execution queue failure_ttl commands…                                    RQ's own way failed: only what must be
 -- where `pushes` and `commands` are, again and again, a number of arguments and these. A push is an XADD.
 -- Returns for each: 1 written; 2 written before, this is a repetition; 0 no longer ours; -1 it has dependents, and -2 Redis
 -- refused a command (both: not written, or not all of it).
@@ -23,7 +24,7 @@ end
 -- Held means: not recovered by another worker. A job may have been cancelled meanwhile, or given up by RQ's clean-up.
 local function state_of(id, execution, queue)
     if not redis.call('ZSCORE', prefix .. ':wip:' .. queue, id .. ':' .. execution) then
-        local job = redis.call('HMGET', job_prefix .. id, 'status', 'worker_name')
+        local job = redis.pcall('HMGET', job_prefix .. id, 'status', 'worker_name')
         local is_open = job[2] == worker and (job[1] == 'started' or job[1] == 'canceled' or job[1] == 'failed')
         if not is_open or redis.call('HEXISTS', held_key, id .. ':' .. execution) == 0 then
             return is_repetition(id, execution) and 2 or 0
@@ -72,9 +73,17 @@ local function succeed(id, queue, execution, ttl, value, began, ended, ended_tex
     end
 end
 
+-- Somebody has written over a key of the job; whatever still can be written is.
+local function bury(id, queue, ttl)
+    redis.pcall('HSET', job_prefix .. id, 'status', 'failed')
+    redis.pcall('HDEL', job_prefix .. id, 'sluice_deaths')
+    redis.pcall('ZADD', prefix .. ':failed:' .. queue, math.floor(tonumber(redis.call('TIME')[1])) + ttl, id)
+end
+
 local function write(at, last)
     local kind, id, execution, queue = unpack(ARGV, at, at + 3)
     local state = state_of(id, execution, queue)
+    if kind == 'B' and state == -1 then state = 1 end
     if state == 0 then forget(id, execution, queue) end
     if state ~= 1 then return state end
     if kind == 'S' then
@@ -82,6 +91,10 @@ local function write(at, last)
         succeed(id, queue, execution, tonumber(ttl), value, began, ended, ended_text)
         replay(at + 9, last)
         succeeded = succeeded + 1
+    elseif kind == 'B' then
+        replay(at + 5, last)
+        bury(id, queue, tonumber(ARGV[at + 4]))
+        failed = failed + 1
     else
         replay(at + 4, last)
         failed = failed + 1

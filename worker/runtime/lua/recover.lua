@@ -15,7 +15,9 @@ for at = 1, #held, 2 do
     local id, execution = string.match(member, '^(.*):([^:]*)$')
     local job_key = job_prefix .. id
     local was_held = redis.call('ZREM', prefix .. ':wip:' .. queue, member) == 1
-    local job = redis.call('HMGET', job_key, 'status', 'worker_name')
+    local job = redis.pcall('HMGET', job_key, 'status', 'worker_name')
+    -- Somebody wrote over the job: there is nothing left to run, and the others must come back all the same.
+    if job.err then job = {} end
     redis.call('DEL', prefix .. ':execution:' .. member)
     redis.call('ZREM', prefix .. ':executions:' .. id, execution)
     -- RQ's clean-up may have given the job up, without a verdict; then it has neither been retried nor ended.
@@ -23,7 +25,9 @@ for at = 1, #held, 2 do
         redis.call('ZREM', prefix .. ':failed:' .. queue, id)
         redis.call('PERSIST', job_key)
         redis.call('HSET', job_key, 'status', 'queued')
-        if deaths > 0 then redis.call('HINCRBY', job_key, 'sluice_deaths', deaths) end
+        if deaths > 0 and type(redis.pcall('HINCRBY', job_key, 'sluice_deaths', deaths)) ~= 'number' then
+            redis.call('HSET', job_key, 'sluice_deaths', deaths)
+        end
         redis.call('SADD', prefix .. ':queues', queue_prefix .. queue)
         redis.call('LPUSH', queue_prefix .. queue, id)
         back[#back + 1] = id

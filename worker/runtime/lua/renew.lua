@@ -20,7 +20,7 @@ for at = 9, #ARGV, 3 do
         redis.call('ZADD', prefix .. ':wip:' .. queue, 'XX', now + ttl, member)
         redis.call('ZADD', prefix .. ':executions:' .. id, 'XX', now + ttl + 60, execution)
         redis.call('EXPIRE', prefix .. ':executions:' .. id, ttl + 60)
-        if redis.call('EXISTS', job_prefix .. id) == 1 then
+        if redis.call('TYPE', job_prefix .. id).ok == 'hash' then
             redis.call('HSET', job_prefix .. id, 'last_heartbeat', ARGV[7])
         end
     end
