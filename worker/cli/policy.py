@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from worker.cli import desk, trial
 from worker.cli.console import Commands, add_command, print_json, settings_of
 
 if TYPE_CHECKING:
@@ -20,16 +21,6 @@ def add_commands(commands: Commands) -> None:
     """Add the group's commands."""
     group = commands.add_parser("policy", help="check and show policies", description="Check and show policies.")
     verbs = group.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    lint = add_command(
-        verbs,
-        "lint",
-        _lint,
-        "check policy files: every error with its place and the mend",
-        (),
-        "  sluice policy lint policies/\n  sluice policy lint policies/default/v2.yaml --json",
-    )
-    lint.add_argument("paths", nargs="+", type=Path, metavar="PATH", help="policy files, or directories of them")
-    lint.add_argument("--json", action="store_true", help="print one JSON object a finding")
     show = add_command(
         verbs,
         "show",
@@ -40,21 +31,8 @@ def add_commands(commands: Commands) -> None:
     )
     show.add_argument("ref", metavar="ID[@VERSION]", help="the live version without a version")
     show.add_argument("--json", action="store_true", help="print one JSON object")
-
-
-def _lint(options: argparse.Namespace) -> int:
-    from worker.policy.registry import lint_paths
-
-    checked, findings = lint_paths(options.paths)
-    for finding in findings:
-        if options.json:
-            print_json(finding.as_dict())
-        else:
-            print(finding)
-    if not options.json:
-        files = "1 file" if checked == 1 else f"{checked} files"
-        print(f"{files} checked, {len(findings)} {'error' if len(findings) == 1 else 'errors'}")
-    return 1 if findings else 0
+    desk.add_verbs(verbs)
+    trial.add_verbs(verbs)
 
 
 def _show(options: argparse.Namespace) -> int:
