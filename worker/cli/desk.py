@@ -148,7 +148,9 @@ def _advice(
 
     if stored is not None:
         compiled = compile_policy(policy, encoder.embed_texts, encoder.logit_scale, encoder.name)
-        images = greatest_scores(compiled, stored.images, f"the {len(stored.images)} images of {options.embeddings}")
+        images = greatest_scores(
+            compiled, stored.images, f"{_counted(len(stored.images), 'image')} of {options.embeddings}"
+        )
         seen = images.beside(seen)
     return list(advise(policy, page, encoder, seen))
 
@@ -176,7 +178,7 @@ def _seen_in(file: Path, policy: Policy) -> Seen:
     except ValidationError as error:
         mend = "write the file with `sluice score --json` or `sluice verdicts --json`"
         raise UsageError(f"--scores {file}: line {number} is no verdict; {mend}") from error
-    return Seen(greatest, f"the {count} verdicts of {file}")
+    return Seen(greatest, f"{_counted(count, 'verdict')} of {file}")
 
 
 def _report(shape: str, checked: Checked, findings: list[Finding]) -> None:
@@ -212,7 +214,7 @@ def _diff(options: argparse.Namespace) -> int:
         for change in changes:
             print_json(change.as_dict())
         return 1 if changes else 0
-    print(f"{before.ref} ({options.a}) → {after.ref} ({options.b}): {_counted(len(changes), 'change')}")
+    print(f"{before.ref} → {after.ref}: {_counted(len(changes), 'change')}")
     heading = None
     for change in changes:
         if change.path != heading:

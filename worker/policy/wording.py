@@ -38,7 +38,7 @@ class Seen:
     """The greatest scores that were seen, by category."""
 
     greatest: Mapping[str, float]
-    #: Of what, as the beginning of a sentence: `the 25 images of tests.npz`.
+    #: Of what, as a finding begins: `25 images of tests.npz`.
     where: str
 
     def beside(self, other: Seen) -> Seen:
@@ -118,5 +118,5 @@ def warn_of_thresholds(policy: Policy, page: Page, seen: Seen) -> Iterator[Findi
         for action, threshold in category.thresholds.as_dict().items():
             if name in seen.greatest and seen.greatest[name] < threshold:
                 greatest = f"{seen.greatest[name]:.4f}"
-                message = f"{seen.where} score {greatest} at most, so {threshold:g} is never reached; lower it"
+                message = f"{seen.where}: score {greatest} at most, so {threshold:g} is never reached; lower it"
                 yield page.warn("threshold-unreached", ("categories", name, "thresholds", action), message)

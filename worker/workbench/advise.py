@@ -179,5 +179,5 @@ def _unreached(compiled: CompiledPolicy, rows: Sequence[_Row], page: Page, seen:
     if seen is not None:
         yield from warn_of_thresholds(compiled.policy, page, seen)
         greatest = {name: value for name, value in greatest.items() if name not in seen.greatest}
-    stand_in = Seen(greatest, "the category's own prompts, taken for images,")
+    stand_in = Seen(greatest, "the category's own prompts, taken for images")
     yield from warn_of_thresholds(compiled.policy, page, stand_in)

@@ -80,7 +80,7 @@ def test_a_threshold_above_the_greatest_score_seen_is_named_and_one_at_it_is_not
     found = list(warn_of_thresholds(policy, Page.of("v", POLICY), Seen({"weapons": 0.5}, "the 3 verdicts of s.jsonl")))
 
     assert [(finding.line, finding.key) for finding in found] == [(11, "categories.weapons.thresholds.block")]
-    assert found[0].message == "the 3 verdicts of s.jsonl score 0.5000 at most, so 0.9 is never reached; lower it"
+    assert found[0].message == "the 3 verdicts of s.jsonl: score 0.5000 at most, so 0.9 is never reached; lower it"
 
 
 def test_two_sources_of_scores_count_together() -> None:
