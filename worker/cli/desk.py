@@ -126,7 +126,7 @@ def _stored(file: Path, encoder: ClipEncoder) -> StoredEmbeddings:
     from worker.workbench.stored import read_embeddings
 
     stored = read_embeddings(file)
-    stored.require(encoder.name, file)
+    stored.require(encoder.name, encoder.dim, file)
     return stored
 
 
@@ -207,7 +207,7 @@ def _diff(options: argparse.Namespace) -> int:
     from worker.policy.diff import diff
     from worker.policy.files import find_policy
 
-    directory = Path(settings_of(options).policies)
+    directory = _directory(options)
     before, after = find_policy(options.a, directory), find_policy(options.b, directory)
     changes = diff(before, after)
     if options.json:
@@ -228,7 +228,7 @@ def _new(options: argparse.Namespace) -> int:
     from worker.policy.files import valid_policy, version_files
     from worker.policy.scaffold import SCHEMA_FILE, first_version, next_version, schema_text
 
-    directory = Path(settings_of(options).policies)
+    directory = _directory(options)
     name = _name(options.id)
     versions = version_files(directory / name)
     version = max(versions, default=0) + 1
@@ -249,6 +249,16 @@ def _new(options: argparse.Namespace) -> int:
     begun = f"from {source}" if source else "to fill in"
     print(f"{file} written, {begun}; check it with `sluice policy lint {file}`")
     return 0
+
+
+def _directory(options: argparse.Namespace) -> Path:
+    """Return the directory of the policies; an author's files are never those of a registry."""
+    policies = settings_of(options).policies
+    if policies == "redis":
+        raise UsageError(
+            "SLUICE_POLICIES is redis, and this command is about files; name their directory with --policies"
+        )
+    return Path(policies)
 
 
 def _name(text: str) -> str:

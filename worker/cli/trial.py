@@ -50,11 +50,11 @@ def add_verbs(verbs: Commands) -> None:
 
 
 def _test(options: argparse.Namespace) -> int:
-    from worker.policy.files import check_cases_file, tested_by, valid_policy
+    from worker.policy.files import check_cases_file, valid_policy, with_tests
 
     settings = settings_of(options)
     suites = []
-    for file, cases_file in [pair for path in options.paths for pair in tested_by(path)]:
+    for file, cases_file in [pair for path in options.paths for pair in with_tests(path)]:
         policy = valid_policy(file)
         cases, findings = check_cases_file(cases_file, policy)
         if cases is None:
@@ -104,7 +104,7 @@ class _Shelf:
         for name in _files(cases):
             file = self._directory / name
             stored = read_embeddings(file)
-            stored.require(encoder.name, file)
+            stored.require(encoder.name, encoder.dim, file)
             wanted = [case.name for case in cases if case.embedding == name]
             lacking = [case for case in wanted if case not in stored.images]
             if lacking:

@@ -5,6 +5,7 @@ In: plain data. Out: `CasesFile`. Whether an expectation holds is for `workbench
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Collection, Iterator
 from typing import Annotated, Any, Literal
 
@@ -121,9 +122,11 @@ class CasesFile(_Strict):
                 yield ("cases", index, "name"), f"case {first[case.name] + 1} has this name already; change one of them"
             first.setdefault(case.name, index)
             for name in case.expect if categories is not None else ():
-                if name not in (categories or ()):
-                    known = ", ".join(categories or ())
-                    yield ("cases", index, "expect", name), f"the policy has no such category; it has {known}"
+                known = categories or ()
+                if name not in known:
+                    close = difflib.get_close_matches(name, known, n=1)
+                    hint = f"did you mean {close[0]}?" if close else f"it has {', '.join(known)}"
+                    yield ("cases", index, "expect", name), f"the policy has no such category; {hint}"
 
 
 def lint_cases(

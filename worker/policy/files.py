@@ -13,7 +13,7 @@ from pathlib import Path
 from worker.errors import PolicyInvalid, PolicyMissing
 from worker.policy.cases import CASES_FILE, CasesFile, lint_cases
 from worker.policy.lint import Finding
-from worker.policy.registry import lint_paths, lint_policy_file, load_directory
+from worker.policy.registry import ROLLOUT_FILE, lint_paths, lint_policy_file, load_directory
 from worker.policy.schema import Policy
 from worker.policy.wording import Page
 
@@ -97,7 +97,7 @@ def find_policy(ref: str, directory: Path) -> Policy:
     policies = load_directory(directory)
     if version.isdecimal() and (found := policies.policies.get((name, int(version)))):
         return found
-    if not version and name in policies.rollouts:
+    if "@" not in ref and name in policies.rollouts:
         return policies.policies[name, policies.rollouts[name].live]
     raise PolicyMissing(f"no policy {ref}; name a file, or one of {', '.join(policies.refs())} in {directory}")
 
@@ -108,7 +108,7 @@ def version_files(directory: Path) -> dict[int, Path]:
     return dict(sorted(found.items()))
 
 
-def tested_by(path: Path) -> list[tuple[Path, Path]]:
+def with_tests(path: Path) -> list[tuple[Path, Path]]:
     """Return policy files, each with its tests.
 
     Args:
@@ -151,7 +151,7 @@ def _policies_at(paths: Iterable[Path]) -> Iterator[Path]:
     for path in paths:
         if path.is_dir():
             yield from sorted(file for file in path.rglob("v*.yaml") if _VERSION_FILE.fullmatch(file.name))
-        elif path.name != "rollout.yaml":
+        elif path.name != ROLLOUT_FILE:
             yield path
 
 

@@ -57,12 +57,14 @@ class StoredEmbeddings:
         except OSError as error:
             raise EmbeddingsUnusable(f"{file}: {error.strerror}; name a file that can be written") from error
 
-    def require(self, model: str, file: Path) -> None:
-        """Make sure that they were made by a model.
+    def require(self, model: str, dim: int, file: Path) -> None:
+        """Make sure that they were made by a model whose embeddings have `dim` numbers.
 
         Raises:
             EmbeddingsUnusable: They were made by another.
         """
+        if self.model == model and any(rows.shape[1] != dim for rows in self.images.values()):
+            raise EmbeddingsUnusable(f"{file} does not hold embeddings of {dim} numbers; record it again")
         if self.model != model:
             raise EmbeddingsUnusable(
                 f"{file} was recorded with {self.model}, and the model is {model}; record it again "
@@ -84,7 +86,7 @@ def read_embeddings(file: Path) -> StoredEmbeddings:
             found = {key: arrays[key] for key in ("model", "precision", "names", "views", "embeddings")}
     except FileNotFoundError as error:
         raise EmbeddingsUnusable(f"{file} is not there; write it with `sluice policy test --record`") from error
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+    except (OSError, ValueError, KeyError, EOFError, MemoryError, zipfile.BadZipFile) as error:
         raise EmbeddingsUnusable(f"{file} is no file of embeddings ({error}); record it again") from error
     names, views, rows = found["names"], found["views"], found["embeddings"]
     if not _is_sound(names, views, rows):

@@ -40,9 +40,14 @@ def test_the_same_embeddings_make_the_same_bytes_so_that_git_sees_no_change(tmp_
 
 
 def test_another_model_is_told_to_record_again() -> None:
-    STORED.require("m@r", Path("t.npz"))
+    STORED.require("m@r", 8, Path("t.npz"))
     with pytest.raises(EmbeddingsUnusable, match=r"t.npz was recorded with m@r, and the model is m@s; record it again"):
-        STORED.require("m@s", Path("t.npz"))
+        STORED.require("m@s", 8, Path("t.npz"))
+
+
+def test_embeddings_of_another_width_are_refused_though_they_say_the_same_model() -> None:
+    with pytest.raises(EmbeddingsUnusable, match="embeddings of 512 numbers"):
+        STORED.require("m@r", 512, Path("t.npz"))
 
 
 def arrays(**changed: Any) -> dict[str, Any]:
