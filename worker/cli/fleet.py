@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 _PROMOTING = (*REGISTRY, "promote_min_verdicts", "promote_max_disagreement_percent")
 
 
-def add_commands(verbs: Any) -> None:
+def add_verbs(verbs: Any) -> None:
     """Add the group's commands."""
     publish = _add(
         verbs,

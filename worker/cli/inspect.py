@@ -36,11 +36,11 @@ def add_commands(commands: Commands) -> None:
         commands,
         "schema",
         _schema,
-        "print the JSON Schema of a job, a verdict or a policy",
+        "print the JSON Schema of a job, a verdict, a policy or a policy's tests",
         (),
         "  sluice schema policy",
     )
-    schema.add_argument("what", choices=("job", "verdict", "policy"))
+    schema.add_argument("what", choices=("job", "verdict", "policy", "tests"))
 
 
 def _doctor(options: argparse.Namespace) -> int:
@@ -169,10 +169,11 @@ def _masked(name: str, value: str) -> str:
 
 
 def _schema(options: argparse.Namespace) -> int:
-    if options.what == "policy":
+    if options.what in {"policy", "tests"}:
+        from worker.policy.cases import CasesFile
         from worker.policy.schema import Policy
 
-        schema = Policy.model_json_schema()
+        schema = (Policy if options.what == "policy" else CasesFile).model_json_schema()
     else:
         model = ModerationJob if options.what == "job" else Verdict
         schema = model.model_json_schema(mode="validation" if options.what == "job" else "serialization")

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from worker.policy.changes import State
 
 
-def add_commands(verbs: Any) -> None:
+def add_verbs(verbs: Any) -> None:
     """Add the group's commands."""
     add(verbs, "list", _list, "list the registry: versions, roles, authors", "  sluice policy list --json")
     history = add(verbs, "history", _history, "print who changed what, and when", "  sluice policy history default")

@@ -14,6 +14,7 @@ from pydantic import TypeAdapter
 
 from worker.errors import PolicyInvalid, PolicyMissing, UnknownPolicy
 from worker.policy.lint import Finding, lint_policy, lint_rollout
+from worker.policy.places import MAX_BYTES
 from worker.policy.rollout import Rollout
 from worker.policy.schema import Policy
 
@@ -175,7 +176,12 @@ def _load_rollouts(
 
 def _read(file: Path) -> tuple[str | None, list[Finding]]:
     try:
-        return file.read_bytes().decode("utf-8-sig"), []
+        with file.open("rb") as source:
+            # A file that has no end, such as a device, is read no further than a policy goes.
+            data = source.read(MAX_BYTES + 1)
+        if len(data) > MAX_BYTES:
+            return None, [Finding(str(file), 1, 1, "", f"the file is larger than {MAX_BYTES} bytes; split it")]
+        return data.decode("utf-8-sig"), []
     except UnicodeDecodeError as error:
         before = error.object[: error.start].decode()
         line, column = before.count("\n") + 1, len(before) - before.rfind("\n")

@@ -66,6 +66,7 @@ def test_a_finding_is_one_line_and_one_json_object() -> None:
         "key": "categories.weapons.thresholds.block",
         "message": "should be 1 or less, not 7.0",
         "severity": "error",
+        "code": "schema",
     }
 
 
