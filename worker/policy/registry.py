@@ -6,6 +6,7 @@ In: a directory. Out: a `PolicySet`, complete and without error, or every findin
 from __future__ import annotations
 
 import re
+import stat
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -129,7 +130,7 @@ def lint_paths(paths: Iterable[Path]) -> tuple[int, list[Finding]]:
     """
     checked, findings = 0, []
     for path in paths:
-        below = sorted(path.rglob("*")) if path.is_dir() else []
+        below = _below(path, path.rglob("*")) if path.is_dir() else []
         rollouts = [file for file in below if file.name == ROLLOUT_FILE]
         files = [*_version_files(below), *rollouts] if path.is_dir() else [path]
         if not files or not path.exists():
@@ -140,6 +141,12 @@ def lint_paths(paths: Iterable[Path]) -> tuple[int, list[Finding]]:
     return checked, findings
 
 
+def _below(directory: Path, files: Iterable[Path]) -> list[Path]:
+    """Return files, those in linked directories too, and none in hidden ones: Kubernetes keeps copies there."""
+    found = {*files, *directory.glob("*/*")}
+    return sorted(file for file in found if not any(part[0] == "." for part in file.relative_to(directory).parts))
+
+
 def _lint_rollout_file(file: Path) -> list[Finding]:
     policies, findings = _load_versions(file.parent)
     return _load_rollouts(file, policies, findings)[1]
@@ -148,7 +155,7 @@ def _lint_rollout_file(file: Path) -> list[Finding]:
 def _load_versions(directory: Path) -> tuple[dict[tuple[str, int], Policy], list[Finding]]:
     policies: dict[tuple[str, int], Policy] = {}
     findings: list[Finding] = []
-    for file in _version_files(directory.glob("*/*")):
+    for file in _version_files(_below(directory, ())):
         policy, wrong = lint_policy_file(file)
         findings += wrong
         if policy is not None:
@@ -176,6 +183,10 @@ def _load_rollouts(
 
 def _read(file: Path) -> tuple[str | None, list[Finding]]:
     try:
+        kind = file.stat().st_mode
+        if not stat.S_ISREG(kind) and not stat.S_ISDIR(kind):
+            # Whoever opened a pipe would wait for its other end.
+            return None, [Finding(str(file), 1, 1, "", "not a regular file; make it one")]
         with file.open("rb") as source:
             # A file that has no end, such as a device, is read no further than a policy goes.
             data = source.read(MAX_BYTES + 1)
