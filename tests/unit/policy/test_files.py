@@ -75,11 +75,19 @@ def test_a_policy_is_named_by_file_by_id_or_by_version(tmp_path: Path) -> None:
         valid_policy(house / "v2.yaml")
 
 
-def test_a_file_without_an_end_is_read_no_further_than_a_policy_goes(tmp_path: Path) -> None:
+def test_a_huge_file_is_read_no_further_than_a_policy_goes(tmp_path: Path) -> None:
+    with (tmp_path / "huge.yaml").open("wb") as file:
+        file.truncate(2**36)
+    policy, (finding,) = lint_policy_file(tmp_path / "huge.yaml")
+    assert policy is None
+    assert "larger than 1048576 bytes" in finding.message
+
+
+def test_a_device_is_not_read(tmp_path: Path) -> None:
     (tmp_path / "endless.yaml").symlink_to("/dev/zero")
     policy, (finding,) = lint_policy_file(tmp_path / "endless.yaml")
     assert policy is None
-    assert "larger than 1048576 bytes" in finding.message
+    assert finding.message == "not a regular file; make it one"
 
 
 def test_files_in_other_encodings_are_named_and_a_mark_of_utf_8_is_none(tmp_path: Path) -> None:
