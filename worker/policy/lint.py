@@ -245,7 +245,7 @@ def _meaning(data: object) -> Iterator[tuple[Path, str]]:
     for model in _mapping(data, "calibration"):
         for name in _mapping(data, "calibration", model).keys() - categories.keys():
             close = difflib.get_close_matches(str(name), [str(known) for known in categories], n=1)
-            hint = f"did you mean {close[0]}?" if close else "remove it"
+            hint = f"did you mean {_dotted((close[0],))}?" if close else "remove it"
             yield ("calibration", model, name), f"there is no category of this name; {hint}"
 
 
