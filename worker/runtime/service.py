@@ -49,6 +49,8 @@ class Service:
     settings: Settings
     _metrics: Metrics = field(default_factory=Metrics)
     _worker: BatchWorker | None = None
+    #: Digests of versions whose lack of a calibration was told.
+    _warned_of: set[str] = field(default_factory=set)
     #: Why the policies at work are not those that there are now, in words.
     _policy_problem: str | None = None
 
@@ -145,7 +147,8 @@ class Service:
         metrics.policy_info.clear()
         for policy, version, role, digest, is_calibrated in ready.policies:
             metrics.policy_info.labels(policy, str(version), role, digest).set(1)
-            if not is_calibrated:
+            if not is_calibrated and digest not in self._warned_of:
+                self._warned_of.add(digest)
                 log.warning(
                     "%s@%d is not calibrated for %s@%s: its verdicts say so",
                     policy, version, ready.model, ready.revision,
