@@ -4,7 +4,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 AUDIT := .venv-audit
 # A test that a machine cannot run (no Prometheus, no redis-server) says so and is skipped; CI has them all.
-PYTEST := $(BIN)/pytest
+# Three at a time: most of them wait for other processes. A file's tests stay together, for they share what they start.
+PYTEST := $(BIN)/pytest -n 3 --dist loadfile
 
 .PHONY: help demo test check conformance fmt bench chaos fuzz audit install clean
 
@@ -58,7 +59,7 @@ bench: install
 	$(BIN)/sluice bench pipeline
 
 chaos: install
-	$(PYTEST) -m chaos -s
+	$(BIN)/pytest -m chaos -s
 
 fuzz: install
 	PYTHONPATH=.:tests $(BIN)/python -m fuzz $(ARGS)

@@ -48,6 +48,9 @@ class InProcessStable:
         """Run the batch that was taken first."""
         return [self._run(claim) for claim in self._batches.popleft()]
 
+    def hear(self) -> None:
+        """Hear nothing."""
+
     def take_memo(self) -> dict[tuple[str, str], int]:
         """Return nothing: there is no memo."""
         return {}

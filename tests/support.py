@@ -337,7 +337,12 @@ categories:
 def write_house_policies(directory: Path) -> Path:
     """Write the policy `house`: version 1 is live, version 2 watches, version 3 is not at work."""
     (directory / "house").mkdir(parents=True)
+    write_house_policies_over(directory)
+    return directory
+
+
+def write_house_policies_over(directory: Path) -> None:
+    """Write the same over what became of it."""
     for version, review in ((1, 0.5), (2, 0.0), (3, 0.5)):
         (directory / "house" / f"v{version}.yaml").write_text(HOUSE_POLICY.format(version=version, review=review))
     (directory / "rollout.yaml").write_text("house: {live: 1, shadow: [2]}\n")
-    return directory

@@ -9,27 +9,26 @@ import hashlib
 import os
 import socket
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import redis
 
+from worker.at_work import CompiledPolicies, FoundPolicies, find_policies, require_default, shared_texts
 from worker.connection import PatientBackoff, open_redis
 from worker.cores import usable_cores
 from worker.encoder.clip import ClipEncoder, load_encoder, use_threads
-from worker.encoder.memo import ImageMemo, TextMemo
-from worker.errors import JobError, PolicyMissing
+from worker.encoder.memo import ImageMemo
+from worker.errors import JobError
 from worker.intake.cell import Bounds
 from worker.intake.decode import DECODING, Limits
 from worker.intake.sandbox import Decoder
 from worker.intake.sources import FetchLimits, Sources
 from worker.intake.square import ViewSpec
 from worker.pipeline import Pipeline, QueuedJob
-from worker.policy.compiled import CompiledPolicy, compile_policy
-from worker.policy.registry import PolicySet, load_directory
-from worker.policy.schema import Policy
+from worker.policy.registry import PolicySet
+from worker.policy.watch import Reload, Watcher
 from worker.records import ModelStamp, ModerationJob, Verdict
 from worker.settings import Settings, load_settings
 from worker.sinks.stream import VerdictStream
@@ -45,13 +44,41 @@ class App:
 
     settings: Settings
     encoder: ClipEncoder
-    policies: PolicySet
     pipeline: Pipeline
+    compiled: CompiledPolicies
+    found: FoundPolicies
     stream: VerdictStream
     sources: Sources
     decoder: Decoder
     #: None where there is no queue.
     connection: redis.Redis | None
+
+    @property
+    def policies(self) -> PolicySet:
+        """The policies at work now."""
+        return self.pipeline.policies
+
+    def watch(self, tell: Callable[[Reload], None]) -> Watcher:
+        """Bring changed policies in from now on; close what is returned.
+
+        Args:
+            tell: Told what came of each change.
+        """
+        watcher = Watcher(self.found.source, self.found.mark, self._use, tell)
+        watcher.start()
+        return watcher
+
+    def _use(self, policies: PolicySet) -> None:
+        """Put policies to work; batches on their way keep those that they began with.
+
+        Raises:
+            PolicyMissing: The default policy is not among them.
+        """
+        require_default(policies, self.settings)
+        for policy, _ in policies.at_work():
+            self.compiled(policy)
+        self.pipeline.policies = policies
+        self.compiled.keep(policies)
 
     def judge(self, jobs: Sequence[QueuedJob[ModerationJob]]) -> list[Verdict | JobError]:
         """Judge a batch; see `Pipeline.run`."""
@@ -66,7 +93,7 @@ class App:
         ]
         return {
             "model": encoder.id, "revision": encoder.revision, "precision": encoder.precision,
-            "device": str(encoder.device), "policies": policies,
+            "device": str(encoder.device), "policies": policies, "problem": self.found.problem,
         }  # fmt: skip
 
     def close(self) -> None:
@@ -75,20 +102,22 @@ class App:
         self.decoder.close()
 
 
-def build(settings: Settings, connection: redis.Redis | None) -> App:
+def build(settings: Settings, connection: redis.Redis | None, kept: PolicySet | None = None) -> App:
     """Load policies and model, and put the pipeline together.
 
     Args:
         settings: What to build.
         connection: Where blobs are read from and verdicts go; None for a command without a queue.
+        kept: Policies that were at work before; used where those that are there now are broken or gone.
 
     Raises:
-        PolicyMissing: The directory, or the default policy, is not there.
-        PolicyInvalid: Every error in every policy file.
+        PolicyMissing: The directory, the registry or the default policy is not there.
+        PolicyInvalid: Every error in every policy.
+        RedisUnreachable: The registry's Redis does not answer.
         ModelUnavailable: The checkpoint cannot be loaded.
         UsageError: The device or precision is not to be had.
     """
-    policies = load_policies(settings)
+    found = find_policies(settings, kept)
     threads = settings.threads or usable_cores()
     use_threads(threads)
     encoder = load_encoder(
@@ -96,15 +125,15 @@ def build(settings: Settings, connection: redis.Redis | None) -> App:
     )
     sources = Sources(fetch_limits(settings), connection)
     decoder = open_decoder(settings, encoder, threads)
-    compiled = CompiledPolicies(encoder)
-    for policy, _ in policies.at_work():
+    compiled = CompiledPolicies(encoder, shared_texts(settings, encoder) if connection is not None else None)
+    for policy, _ in found.policies.at_work():
         compiled(policy)
     pipeline = Pipeline(
         sources=sources,
         decode=decoder,
         encoder=encoder,
         model=ModelStamp(id=encoder.id, revision=encoder.revision, precision=encoder.precision),
-        policies=policies,
+        policies=found.policies,
         compile=compiled,
         default_policy=settings.policy,
         worker=f"{socket.gethostname()}.{os.getpid()}",
@@ -114,21 +143,7 @@ def build(settings: Settings, connection: redis.Redis | None) -> App:
         text_counts=compiled.take_counts,
     )
     stream = VerdictStream(settings.verdict_stream_maxlen)
-    return App(settings, encoder, policies, pipeline, stream, sources, decoder, connection)
-
-
-def load_policies(settings: Settings) -> PolicySet:
-    """Read the policies, and make sure that the default one is among them.
-
-    Raises:
-        PolicyMissing: It is not.
-        PolicyInvalid: Every error in every file.
-    """
-    policies = load_directory(Path(settings.policies))
-    if settings.policy not in policies.refs():
-        known = ", ".join(policies.refs())
-        raise PolicyMissing(f"no policy {settings.policy} in {settings.policies}; set SLUICE_POLICY to one of {known}")
-    return policies
+    return App(settings, encoder, pipeline, compiled, found, stream, sources, decoder, connection)
 
 
 def fetch_limits(settings: Settings) -> FetchLimits:
@@ -187,28 +202,6 @@ def image_memo(settings: Settings, encoder: ClipEncoder) -> ImageMemo | None:
     return ImageMemo(connection, fingerprint, encoder.dim, settings.memo_ttl_seconds)
 
 
-class CompiledPolicies:
-    """Compiles each policy version once, and embeds each sentence once; may be called in several threads.
-
-    Args:
-        encoder: Whose text tower embeds the sentences.
-    """
-
-    def __init__(self, encoder: ClipEncoder) -> None:
-        self._encoder = encoder
-        self._embed_texts = TextMemo(encoder.embed_texts)
-        self.take_counts = self._embed_texts.take_counts
-        self._by_digest: dict[str, CompiledPolicy] = {}
-
-    def __call__(self, policy: Policy) -> CompiledPolicy:
-        """Return the policy under this encoder."""
-        if policy.digest not in self._by_digest:
-            self._by_digest[policy.digest] = compile_policy(
-                policy, self._embed_texts, self._encoder.logit_scale, self._encoder.name
-            )
-        return self._by_digest[policy.digest]
-
-
 _current: App | None = None
 _current_lock = threading.Lock()
 
@@ -220,6 +213,7 @@ def current() -> App:
         if _current is None:
             settings = load_settings()
             _current = build(settings, open_redis(settings.redis_url, PatientBackoff()))
+            _current.watch(lambda _: None)
         return _current
 
 

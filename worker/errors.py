@@ -4,6 +4,7 @@ SluiceError
 ├── UsageError          wrong flag, setting or argument (exit code 2)
 ├── Missing             something is not there (exit code 3): RedisUnreachable, ModelUnavailable, PolicyMissing
 ├── PolicyInvalid       findings in a policy file, all of them (exit code 1)
+├── PolicyConflict      a change that does not fit what is published or at work (exit code 1)
 └── JobError            no `done`: JobInvalid, UnknownPolicy, Uncalibrated, JobStopped, WorkerKilled,
     │                   SourceUnavailable (retried), and
     └── ImageRejected   the image cannot be judged: `review` with a reason, or a failed job, by setting
@@ -84,6 +85,10 @@ class PolicyInvalid(SluiceError):
     def __init__(self, findings: list[str]) -> None:
         super().__init__("\n".join(findings))
         self.findings = findings
+
+
+class PolicyConflict(SluiceError):
+    """A change of policies does not fit what is published or at work, or somebody else was quicker."""
 
 
 class JobError(SluiceError):

@@ -19,6 +19,8 @@ STAGES = ("fetch", "decode", "embed", "score", "push")
 #: How a job ends.
 OUTCOMES = ("done", "rejected", "retried", "dead")
 
+#: What came of a look at changed policies: they are at work; they are broken; they are gone; a defect of ours.
+RELOADS = ("ok", "invalid", "missing", "failed")
 #: What comes of an attempt to post a verdict: it arrived, is tried again, became a dead letter, or did because its
 #: endpoint is switched off. Lost is what the stream's limit took before it was read.
 WEBHOOK_OUTCOMES = ("delivered", "retried", "dead", "endpoint_off", "lost")
@@ -99,6 +101,18 @@ class Metrics:
         self.policy_info = Gauge(
             "sluice_policy_info", "Policy versions at work.", ["policy", "version", "role", "digest"], **made
         )
+        self.policy_reloads = Counter(
+            "sluice_policy_reloads_total",
+            "Looks at policies that had changed, by what came of them.",
+            ["result"],
+            **made,
+        )
+        self.policy_disagreements = Counter(
+            "sluice_policy_disagreements_total",
+            "Categories of which a version that watches said something else than the one that decided.",
+            ["policy", "category", "direction"],
+            **made,
+        )
         self.model_info = Gauge(
             "sluice_model_info", "The checkpoint in use.", ["model", "revision", "precision", "device"], **made
         )
@@ -119,6 +133,8 @@ class Metrics:
             self.queue_wait_seconds.labels(queue)
         for stage in STAGES:
             self.stage_seconds.labels(stage)
+        for result in RELOADS:
+            self.policy_reloads.labels(result)
         for kind in ("image", "text"):
             for result in ("hit", "miss"):
                 self.memo.labels(kind, result)
@@ -139,6 +155,8 @@ class Metrics:
         for shadow in verdict.shadow:
             self.verdicts.labels(shadow.policy.id, "shadow", shadow.action).inc()
             self._observe_categories(shadow.policy.id, "shadow", shadow.categories)
+            for found_there in verdict.disagreements(shadow):
+                self.policy_disagreements.labels(policy, found_there.category, found_there.direction).inc()
         if verdict.reason is not None:
             self.images_rejected.labels(verdict.reason).inc()
         elif not verdict.calibrated:

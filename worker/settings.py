@@ -86,7 +86,7 @@ class Settings(BaseSettings):
     threads: int = Field(
         0, ge=0, le=1024, description="threads that embed, and processes that decode; 0: the cores this process may use"
     )
-    policies: str = Field("policies", min_length=1, description="the directory of policies")
+    policies: str = Field("policies", min_length=1, description="the directory of policies, or `redis`")
     policy: str = Field("default", min_length=1, description="the policy of jobs that name none: ID or ID@VERSION")
     metrics_port: int = Field(9108, ge=0, le=65535, description="/metrics, /livez and /readyz; 0 turns them off")
     metrics_host: str = Field("127.0.0.1", min_length=1, description="address that the metrics port listens on")
@@ -139,6 +139,12 @@ class Settings(BaseSettings):
     )
     uncalibrated: Literal["warn", "refuse"] = Field(
         "warn", description="a policy without calibration for the model: warn and count, or refuse its jobs"
+    )
+    promote_min_verdicts: int = Field(
+        1000, ge=0, description="images that a shadow has judged before `sluice policy promote` makes it live"
+    )
+    promote_max_disagreement_percent: float = Field(
+        1.0, ge=0, le=100, allow_inf_nan=False, description="of those, the most of which it may have said otherwise"
     )
     memo_ttl_seconds: int = Field(
         86_400, ge=0, description="for how long an image that was seen is not embedded again; 0 remembers none"

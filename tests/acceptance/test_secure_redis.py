@@ -273,16 +273,16 @@ def test_a_certificate_of_another_authority_is_one_line_and_exit_code_3(
         assert "secret-of" not in done.stderr
 
 
-@pytest.mark.parametrize("what", ["a file that is not there", "a file that is no certificate"])
-def test_an_authority_that_cannot_be_read_is_one_line_and_exit_code_3(
-    guarded: Guarded, own: dict[str, object], tmp_path: Path, what: str
+@pytest.mark.parametrize(("content", "exit_code"), [(None, 2), ("nonsense", 3)])
+def test_an_authority_that_is_not_there_or_cannot_be_read_is_one_line(
+    guarded: Guarded, own: dict[str, object], tmp_path: Path, content: str | None, exit_code: int
 ) -> None:
     file = tmp_path / "authority.pem"
-    if what.endswith("certificate"):
-        file.write_text("nonsense")
+    if content:
+        file.write_text(content)
     url = guarded.url("sluice-worker", file)
     done = support.sluice("work", "--burst", settings=own | {"redis_url": url, "metrics_port": 0})
-    assert done.returncode == 3, done.stderr
+    assert done.returncode == exit_code, done.stderr
     assert done.stderr.count("\n") == 1
     assert "ssl_ca_certs" in done.stderr
 

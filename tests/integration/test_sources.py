@@ -859,7 +859,7 @@ def _open_descriptors() -> Sequence[str]:
     return sorted(os.listdir("/dev/fd"))  # noqa: PTH208 - listing opens one, always the same
 
 
-@pytest.mark.parametrize("path", ["b.png", "a.png/b.png", "inner/nothing/b.png", "x" * 4000, "a\0b.png"])
+@pytest.mark.parametrize("path", ["b.png", "a.png/b.png", "inner/nothing/b.png", "x" * 4000])
 def test_a_file_that_is_not_there_is_refused(path: str, files: Sources) -> None:
     error = fetch(files, path=path)
     assert isinstance(error, SourceRefused)

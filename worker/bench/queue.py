@@ -59,6 +59,9 @@ class EmptyStable:
         """End it."""
         return [self._outcome(place) for place in range(self._batches.popleft())]
 
+    def hear(self) -> None:
+        """Hear nothing."""
+
     def take_memo(self) -> dict[tuple[str, str], int]:
         """Return nothing: there is no memo."""
         return {}

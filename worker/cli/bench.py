@@ -150,7 +150,8 @@ def _precision(options: argparse.Namespace) -> int:
     settings = settings_of(options)
     if settings.precision in {"auto", "fp32"}:
         raise UsageError("name the precision to compare with fp32: --precision int8 or --precision bf16")
-    from worker.app import load_policies, open_decoder
+    from worker.app import open_decoder
+    from worker.at_work import load_policies
     from worker.bench.encoder import read_files
     from worker.bench.precision import bench_precision
     from worker.encoder.clip import load_encoder, use_threads

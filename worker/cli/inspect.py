@@ -36,11 +36,11 @@ def add_commands(commands: Commands) -> None:
         commands,
         "schema",
         _schema,
-        "print the JSON Schema of a job, a verdict or a policy",
+        "print the JSON Schema of a job, a verdict, a policy or a policy's tests",
         (),
         "  sluice schema policy",
     )
-    schema.add_argument("what", choices=("job", "verdict", "policy"))
+    schema.add_argument("what", choices=("job", "verdict", "policy", "tests"))
 
 
 def _doctor(options: argparse.Namespace) -> int:
@@ -90,14 +90,14 @@ def _check_redis(settings: Settings) -> str:
 
 
 def _check_policies(settings: Settings) -> str:
-    from worker.app import load_policies
+    from worker.at_work import load_policies
 
     at_work = load_policies(settings).at_work()
     return ", ".join(f"{policy.ref} ({role})" for policy, role in at_work)
 
 
 def _check_model(settings: Settings) -> str:
-    from worker.app import load_policies
+    from worker.at_work import load_policies
     from worker.encoder.clip import load_encoder
 
     encoder = load_encoder(
@@ -169,10 +169,11 @@ def _masked(name: str, value: str) -> str:
 
 
 def _schema(options: argparse.Namespace) -> int:
-    if options.what == "policy":
+    if options.what in {"policy", "tests"}:
+        from worker.policy.cases import CasesFile
         from worker.policy.schema import Policy
 
-        schema = Policy.model_json_schema()
+        schema = (Policy if options.what == "policy" else CasesFile).model_json_schema()
     else:
         model = ModerationJob if options.what == "job" else Verdict
         schema = model.model_json_schema(mode="validation" if options.what == "job" else "serialization")

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from worker.cli import desk, fleet, trial, watching
 from worker.cli.console import Commands, add_command, print_json, settings_of
 
 if TYPE_CHECKING:
@@ -18,50 +18,30 @@ if TYPE_CHECKING:
 
 def add_commands(commands: Commands) -> None:
     """Add the group's commands."""
-    group = commands.add_parser("policy", help="check and show policies", description="Check and show policies.")
+    line = "check, show and change policies"
+    group = commands.add_parser("policy", help=line, description=line.capitalize() + ".")
     verbs = group.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    lint = add_command(
-        verbs,
-        "lint",
-        _lint,
-        "check policy files: every error with its place and the mend",
-        (),
-        "  sluice policy lint policies/\n  sluice policy lint policies/default/v2.yaml --json",
-    )
-    lint.add_argument("paths", nargs="+", type=Path, metavar="PATH", help="policy files, or directories of them")
-    lint.add_argument("--json", action="store_true", help="print one JSON object a finding")
     show = add_command(
         verbs,
         "show",
         _show,
         "print one policy",
-        ("policies",),
+        ("policies", "redis_url"),
         "  sluice policy show demo\n  sluice policy show demo@1 --json",
     )
     show.add_argument("ref", metavar="ID[@VERSION]", help="the live version without a version")
     show.add_argument("--json", action="store_true", help="print one JSON object")
-
-
-def _lint(options: argparse.Namespace) -> int:
-    from worker.policy.registry import lint_paths
-
-    checked, findings = lint_paths(options.paths)
-    for finding in findings:
-        if options.json:
-            print_json(finding.as_dict())
-        else:
-            print(finding)
-    if not options.json:
-        files = "1 file" if checked == 1 else f"{checked} files"
-        print(f"{files} checked, {len(findings)} {'error' if len(findings) == 1 else 'errors'}")
-    return 1 if findings else 0
+    desk.add_verbs(verbs)
+    trial.add_verbs(verbs)
+    fleet.add_verbs(verbs)
+    watching.add_verbs(verbs)
 
 
 def _show(options: argparse.Namespace) -> int:
+    from worker.at_work import policy_source
     from worker.errors import PolicyMissing, UnknownPolicy
-    from worker.policy.registry import load_directory
 
-    policies = load_directory(Path(settings_of(options).policies))
+    policies = policy_source(settings_of(options)).load()
     try:
         policy = policies.deciding(options.ref, content_id="")
     except UnknownPolicy as error:

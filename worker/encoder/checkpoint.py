@@ -36,18 +36,20 @@ class Checkpoint:
     processor: Any
 
 
-def load_checkpoint(model: str, revision: str | None) -> Checkpoint:
+def load_checkpoint(model: str, revision: str | None, *, download: bool = True) -> Checkpoint:
     """Load a CLIP checkpoint.
 
     Args:
         model: `builtin`, a local directory, or a hub id.
         revision: Branch, tag or commit on the hub; None for its main branch.
+        download: Whether the hub is asked for what is not on this machine.
 
     Raises:
         ModelUnavailable: It cannot be loaded; the message names what to set.
     """
     directory = _BUILTIN_DIRECTORY if model == BUILTIN else Path(model)
     is_local = directory.is_dir()
+    stays_here = is_local or not download
     source = str(directory) if is_local else model
     with _loading(model):
         if directory.is_file():
@@ -57,14 +59,14 @@ def load_checkpoint(model: str, revision: str | None) -> Checkpoint:
             revision=revision or "main",
             dtype=torch.float32,
             use_safetensors=True,
-            local_files_only=is_local,
+            local_files_only=stays_here,
             ignore_mismatched_sizes=True,
             output_loading_info=True,
         )
         loaded, report = found
         _check_weights(report)
         # The weights are there by now, so the processor must come from the same place: no second wait for the hub.
-        processor = CLIPProcessor.from_pretrained(source, revision=revision or "main", local_files_only=is_local)
+        processor = CLIPProcessor.from_pretrained(source, revision=revision or "main", local_files_only=stays_here)
         _check_tokenizer(processor.tokenizer)
     return Checkpoint(model, checkpoint_revision(directory) if is_local else _commit(loaded), loaded.eval(), processor)
 

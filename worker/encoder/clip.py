@@ -37,6 +37,16 @@ class Preprocessing:
     resample: int
 
 
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """How much of a sentence the text tower reads."""
+
+    #: Tokens of the whole sentence, with start and end.
+    tokens: int
+    #: Characters, from the start, that are read.
+    characters: int
+
+
 class ClipEncoder:
     """A CLIP checkpoint on one device, in one precision.
 
@@ -55,7 +65,8 @@ class ClipEncoder:
         self._batch_size = batch_size
         self._tokenizer = checkpoint.processor.tokenizer
         config: Any = checkpoint.model.config
-        self._max_tokens = int(config.text_config.max_position_embeddings)
+        #: Tokens of a sentence that the text tower reads, with start and end.
+        self.max_tokens = int(config.text_config.max_position_embeddings)
         self.preprocessing, self._pixel_values = _read_processor(checkpoint.processor.image_processor)
         # Read in fp32, whatever the precision: 100 would become 99 in bf16, and scores with it.
         self.logit_scale = float(checkpoint.model.logit_scale.detach().float().exp())
@@ -111,7 +122,7 @@ class ClipEncoder:
         for start in range(0, len(sentences), self._batch_size):
             batch = list(sentences[start : start + self._batch_size])
             tokens = self._tokenizer(
-                batch, padding=True, truncation=True, max_length=self._max_tokens, return_tensors="pt"
+                batch, padding=True, truncation=True, max_length=self.max_tokens, return_tensors="pt"
             )
             with torch.inference_mode():
                 features = self._model.get_text_features(
@@ -120,6 +131,18 @@ class ClipEncoder:
                 )
                 parts.append(_unit(features.pooler_output))
         return np.concatenate(parts)
+
+    def read(self, sentences: Sequence[str]) -> list[Reading]:
+        """Say how much of each sentence `embed_texts` reads before it cuts it; same length, same order."""
+        read = []
+        for sentence in sentences:
+            # The tokenizer warns of what is too long, which is what it is asked here.
+            tokens = self._tokenizer(sentence, return_offsets_mapping=True, verbose=False)
+            ends = [end for _, end in tokens["offset_mapping"]]
+            # The last token that is kept is the mark of the end.
+            is_cut = len(ends) > self.max_tokens
+            read.append(Reading(len(ends), ends[self.max_tokens - 2] if is_cut else len(sentence)))
+        return read
 
     def classify(self, view: View, sentences: Sequence[str]) -> list[float]:
         """Return each sentence's share of the softmax over all of them, for one image.
@@ -180,7 +203,9 @@ def use_threads(threads: int) -> None:
     torch.set_num_threads(threads)
 
 
-def load_encoder(model: str, revision: str | None, device: str, precision: str, batch_size: int) -> ClipEncoder:
+def load_encoder(
+    model: str, revision: str | None, device: str, precision: str, batch_size: int, *, download: bool = True
+) -> ClipEncoder:
     """Load a checkpoint onto a device.
 
     Args:
@@ -189,6 +214,7 @@ def load_encoder(model: str, revision: str | None, device: str, precision: str, 
         device: auto, cpu, mps, cuda or cuda:N.
         precision: auto, fp32, bf16, fp16 or int8.
         batch_size: Views or sentences that a tower takes at once.
+        download: Whether the hub is asked for a checkpoint that is not on this machine.
 
     Raises:
         ModelUnavailable: The checkpoint cannot be loaded.
@@ -196,7 +222,7 @@ def load_encoder(model: str, revision: str | None, device: str, precision: str, 
     """
     chosen = _choose_device(device)
     exact = choose_precision(precision, chosen)
-    return ClipEncoder(load_checkpoint(model, revision), chosen, exact, batch_size)
+    return ClipEncoder(load_checkpoint(model, revision, download=download), chosen, exact, batch_size)
 
 
 def _choose_device(asked: str) -> torch.device:

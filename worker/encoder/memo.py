@@ -1,6 +1,6 @@
-"""What was embedded before: images in Redis, sentences in this process.
+"""Images that were embedded before, in Redis.
 
-In: digests of files, or sentences. Out: what is known of them; what is not is a miss, and so is whatever cannot be
+In: digests of files. Out: what is known of them; what is not is a miss, and so is whatever cannot be
 read, was written by something else, or lies in a Redis that does not answer. Never an error, never a wrong embedding.
 """
 
@@ -8,10 +8,8 @@ from __future__ import annotations
 
 import logging
 import struct
-import threading
 import time
 import zlib
-from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -136,33 +134,3 @@ def _unpack(entry: object, digest: str, dim: int) -> Remembered | None:
     lengths = np.linalg.norm(halves.astype(np.float32), axis=1)
     is_unit = facts.views > 0 and bool((np.abs(lengths - 1) < _UNIT_TOLERANCE).all())
     return Remembered(facts, rounded(halves.astype(np.float32))) if is_unit and facts.sha256 == digest else None
-
-
-class TextMemo:
-    """Embeds each sentence once; a policy's next version shares most of its sentences with the one before.
-
-    Args:
-        embed: The text tower: n sentences to `(n, dim)`.
-    """
-
-    def __init__(self, embed: Callable[[Sequence[str]], Matrix]) -> None:
-        self._embed = embed
-        self._rows: dict[str, Matrix] = {}
-        self._counts: Counter[tuple[str, str]] = Counter()
-        self._lock = threading.Lock()
-
-    def __call__(self, sentences: Sequence[str]) -> Matrix:
-        """Embed sentences: n to `(n, dim)` float32, unit rows, in order."""
-        with self._lock:
-            new = list(dict.fromkeys(sentence for sentence in sentences if sentence not in self._rows))
-            if new:
-                self._rows.update(zip(new, self._embed(new), strict=True))
-            self._counts["text", "miss"] += len(new)
-            self._counts["text", "hit"] += len(sentences) - len(new)
-            return np.stack([self._rows[sentence] for sentence in sentences])
-
-    def take_counts(self) -> Counter[tuple[str, str]]:
-        """Return hits and misses since the last call."""
-        with self._lock:
-            counts, self._counts = self._counts, Counter()
-            return counts

@@ -12,14 +12,18 @@ from functools import lru_cache
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from PIL import Image, ImageCms
 
 from worker.errors import ImageUndecodable
 
 #: Larger than any that is in use: those of printers, in CMYK, are 3 MB.
 MAX_PROFILE_BYTES = 4 << 20
-#: Levels of 255 by which a grey changes where what is dark for one viewer may be a picture for another.
-_STEEP = 48
+#: Levels of 255 by which a grey changes where what is dark for one viewer may be a picture for another; any colour:
+#: the widest gamut in use, ProPhoto, moves none by more than 159.
+_STEEP, _STEEP_COLOUR = 48, 176
+#: Levels of each channel at which colours are tried.
+_TRIED = np.linspace(0, 255, 17).round().astype(np.uint8)
 _GREYS = ("1", "L", "LA", "I;16", "I;16B", "I")
 #: The colours that a profile is for, as it names them, → the mode in which its pixels are.
 _SPACES = {"GRAY": "L", "RGB": "RGB", "CMYK": "CMYK"}
@@ -104,6 +108,11 @@ def _gamma(exponent: float) -> Turn | None:
 
 
 def _is_steep(apply: Callable[[Image.Image], Image.Image]) -> bool:
-    greys = Image.fromarray(np.repeat(np.arange(256, dtype=np.uint8)[None, :, None], 3, axis=2))
-    change = np.abs(np.asarray(apply(greys)).astype(np.int16) - np.asarray(greys))
-    return bool(change.max() > _STEEP)
+    greys = np.repeat(np.arange(256, dtype=np.uint8)[None, :, None], 3, axis=2)
+    colours = np.stack(np.meshgrid(_TRIED, _TRIED, _TRIED), axis=-1).reshape(1, -1, 3)
+    return _most(apply, greys) > _STEEP or _most(apply, colours) > _STEEP_COLOUR
+
+
+def _most(apply: Callable[[Image.Image], Image.Image], colours: npt.NDArray[np.uint8]) -> int:
+    turned = np.asarray(apply(Image.fromarray(colours))).astype(np.int16)
+    return int(np.abs(turned - colours).max())

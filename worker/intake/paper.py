@@ -28,6 +28,8 @@ _DEPTH_AT, _DEPTH_BITS = 24, 8
 #: Levels of 16 bits for each of 8.
 _DEPTH_LEVELS = 257
 _OPAQUE = 255
+#: Level → its square, in levels.
+_SQUARES = [round(level * level / 255) for level in range(256)]
 
 
 def flatten(image: Image.Image) -> Image.Image:
@@ -110,7 +112,8 @@ def sketch(image: Image.Image, box: tuple[float, float, float, float] | None = N
 def fingerprint(image: Image.Image) -> npt.NDArray[np.uint8]:
     """Shrink what `readable` returned to numbers by which frames are told apart.
 
-    Beside the cells of a sketch, finer ones at half their weight: patterns that a sketch takes for one grey.
+    Beside the cells of a sketch, finer ones at half their weight: patterns that a sketch takes for one grey; and the
+    mean of the squares in each cell, for lines so fine that the finer cells are one grey as well.
 
     Args:
         image: RGB or RGBa.
@@ -118,7 +121,8 @@ def fingerprint(image: Image.Image) -> npt.NDArray[np.uint8]:
     fine = sketch(image, cells=2 * CELLS)
     wide = fine.astype(np.uint16)
     coarse = (wide[::2, ::2] + wide[1::2, ::2] + wide[::2, 1::2] + wide[1::2, 1::2] + 2 >> 2).astype(np.uint8)
-    return np.concatenate([coarse.ravel(), (fine >> 1).ravel()])
+    squares = sketch(image.point(_SQUARES * len(image.getbands())))
+    return np.concatenate([coarse.ravel(), (fine >> 1).ravel(), squares.ravel()])
 
 
 def alpha_matters(cells: Sketch) -> bool:

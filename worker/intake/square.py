@@ -137,8 +137,11 @@ def _ask_for_less(image: Image.Image, spec: ViewSpec, smallest: int) -> int:
 
 
 def _turn_of(image: Image.Image) -> Image.Transpose | None:
+    # Pillow's `getexif` also heeds XMP and text, which browsers do not: they would see upright what was judged turned.
+    exif = Image.Exif()
     try:
-        return _TURNS.get(image.getexif().get(ExifTags.Base.Orientation, 1))
+        exif.load(image.info.get("exif", b""))
+        return _TURNS.get(exif.get(ExifTags.Base.Orientation, 1))
     except Exception:
         return None
 

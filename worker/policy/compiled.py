@@ -93,7 +93,7 @@ def compile_policy(policy: Policy, embed_texts: EmbedTexts, logit_scale: float, 
         categories.append(CompiledCategory(name, slice(start, middle), slice(middle, len(texts)), calibration))
     return CompiledPolicy(
         policy=policy,
-        sentences=_embed_averaged(texts, policy.templates, embed_texts),
+        sentences=embed_averaged(texts, policy.templates, embed_texts),
         texts=tuple(texts),
         contrast=slice(0, len(policy.contrast)),
         categories=tuple(categories),
@@ -102,7 +102,8 @@ def compile_policy(policy: Policy, embed_texts: EmbedTexts, logit_scale: float, 
     )
 
 
-def _embed_averaged(texts: Sequence[str], templates: Sequence[str], embed_texts: EmbedTexts) -> Matrix:
+def embed_averaged(texts: Sequence[str], templates: Sequence[str], embed_texts: EmbedTexts) -> Matrix:
+    """Embed sentences in every template, average, and renormalise: `(texts, dim)` float32, unit rows."""
     filled = [template.replace("{}", text) for text in texts for template in templates]
     embeddings = embed_texts(filled).reshape(len(texts), len(templates), -1)
     mean = embeddings.mean(axis=1)

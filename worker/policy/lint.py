@@ -10,13 +10,14 @@ import reprlib
 import unicodedata
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, TypeVar
+from types import UnionType
+from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, RootModel, ValidationError
 
 from worker.policy.places import Path, Places, read_yaml
-from worker.policy.rollout import Canary, Rollout, RolloutFile
-from worker.policy.schema import NAME_PATTERN, Calibration, Category, Policy, Thresholds
+from worker.policy.rollout import RolloutFile
+from worker.policy.schema import NAME_PATTERN, Policy
 
 _M = TypeVar("_M", bound=BaseModel)
 
@@ -62,11 +63,16 @@ class Finding:
     column: int
     key: str
     message: str
+    #: `error`, or `warning`: the file is valid, and yet this may not do what its author means.
     severity: str = "error"
+    #: What kind of finding it is: `schema`, or a key of `wording.WARNINGS`.
+    code: str = "schema"
 
     def __str__(self) -> str:
         key = f" {self.key}:" if self.key else ""
-        return f"{self.file}:{self.line}:{self.column}:{key} {self.message}"
+        kind = "" if self.severity == "error" else f" {self.severity}:"
+        code = "" if self.code == "schema" else f" [{self.code}]"
+        return f"{self.file}:{self.line}:{self.column}:{kind}{key} {self.message}{code}"
 
     def as_dict(self) -> dict[str, Any]:
         """Return the finding as one JSON object."""
@@ -84,10 +90,10 @@ def lint_policy(text: str, file: str, named: tuple[str, int] | None = None) -> t
     Returns:
         The policy when there is no error, and every finding in the order of the file.
     """
-    policy, findings, places, data = _validate(Policy, text, file)
+    policy, findings, places, data = validate(Policy, text, file, "`sluice schema policy` shows what")
     wrong = [*_meaning(data), *(_misnamed(policy, *named) if policy and named else ())]
-    findings += [_finding(file, places, path, message, key=path[0] == "calibration") for path, message in wrong]
-    return (policy if not findings else None), _sorted(findings)
+    findings += [finding_at(file, places, path, message, key=path[0] == "calibration") for path, message in wrong]
+    return (policy if not findings else None), in_order(findings)
 
 
 def lint_rollout(
@@ -100,26 +106,37 @@ def lint_rollout(
         file: What to call it in findings.
         exists: Whether there is such a version of such a policy.
     """
-    rollout, findings, places, _ = _validate(RolloutFile, text, file)
+    rollout, findings, places, _ = validate(RolloutFile, text, file, "`ID: {live: VERSION}`")
     for name, entry in rollout.root.items() if rollout else ():
         for path, version in entry.places():
             if not exists(name, version):
                 message = f"version {version} does not exist; add {name}/v{version}.yaml or change it"
-                findings.append(_finding(file, places, (name, *path), message))
-    return (rollout if not findings else None), _sorted(findings)
+                findings.append(finding_at(file, places, (name, *path), message))
+    return (rollout if not findings else None), in_order(findings)
 
 
-def _sorted(findings: list[Finding]) -> list[Finding]:
+def in_order(findings: list[Finding]) -> list[Finding]:
+    """Sort findings as they stand in their file."""
     return sorted(findings, key=lambda finding: (finding.line, finding.column))
 
 
-def _validate(model: type[_M], text: str, file: str) -> tuple[_M | None, list[Finding], Places, Any]:
+def validate(model: type[_M], text: str, file: str, belongs: str) -> tuple[_M | None, list[Finding], Places, Any]:
+    """Check the shape of a file.
+
+    Args:
+        model: What it should be.
+        text: Its content.
+        file: What to call it in findings.
+        belongs: What is said to belong in it where it is empty.
+
+    Returns:
+        What it is, when its shape is right; every finding so far; where everything stands; its plain data.
+    """
     data, places, problems = read_yaml(text)
     findings = [Finding(file, p.line, p.column, _dotted((p.key,)), p.message) for p in problems]
     if data is None:
         if not findings:
-            shown = "`ID: {live: VERSION}`" if model is RolloutFile else "`sluice schema policy` shows what"
-            findings.append(Finding(file, 1, 1, "", f"the file is empty; {shown} belongs in it"))
+            findings.append(Finding(file, 1, 1, "", f"the file is empty; {belongs} belongs in it"))
         return None, findings, places, data
     try:
         return model.model_validate(data), findings, places, data
@@ -142,7 +159,7 @@ def _from_pydantic(file: str, places: Places, model: type[BaseModel], item: Any)
         allowed = list(_model_at(model, path[:-1]).model_fields)
         close = difflib.get_close_matches(str(path[-1]), allowed, n=1)
         hint = f"did you mean {close[0]}?" if close else f"known keys are {', '.join(allowed)}"
-        return _finding(file, places, path, f"unknown key; {hint}", key=True)
+        return finding_at(file, places, path, f"unknown key; {hint}", key=True)
     if kind == "string_pattern_mismatch":
         is_name = item["ctx"]["pattern"] == NAME_PATTERN
         name_rule = "use letters, digits, _ . and -, starting with a letter or digit, at most 64"
@@ -153,7 +170,7 @@ def _from_pydantic(file: str, places: Places, model: type[BaseModel], item: Any)
         message = _mend(kind, value, item.get("ctx", {}))
     else:
         message = f"{str(item['msg'])[:1].lower()}{str(item['msg'])[1:]}, not {_quote(value)}"
-    return _finding(file, places, path, message, key="[key]" in item["loc"])
+    return finding_at(file, places, path, message, key="[key]" in item["loc"])
 
 
 def _mend(kind: str, value: object, bounds: dict[str, Any]) -> str:
@@ -173,20 +190,29 @@ def _quote(value: object) -> str:
 
 def _model_at(model: type[BaseModel], path: Path) -> type[BaseModel]:
     """Return the model whose keys stand at `path`, so that its names can be suggested."""
-    if model is RolloutFile:
-        return Canary if path[1:] == ("canary",) else Rollout
-    match path:
-        case ("categories", _, "thresholds"):
-            return Thresholds
-        case ("categories", _):
-            return Category
-        case ("calibration", _, _):
-            return Calibration
-        case _:
-            return Policy
+    kind: Any = model
+    for part in path:
+        if isinstance(kind, type) and issubclass(kind, RootModel):
+            kind = _bare_kind(kind.model_fields["root"].annotation)
+        if isinstance(kind, type) and issubclass(kind, BaseModel):
+            kind = _bare_kind(kind.model_fields[str(part)].annotation)
+        else:
+            # A mapping's values come last, and so do a tuple's entries before its dots.
+            kind = _bare_kind([inner for inner in get_args(kind) if inner is not Ellipsis][-1])
+    return kind if isinstance(kind, type) and issubclass(kind, BaseModel) else model
 
 
-def _finding(file: str, places: Places, path: Path, message: str, *, key: bool = False) -> Finding:
+def _bare_kind(kind: Any) -> Any:
+    """Strip what does not change which keys there are: `Annotated`, and `None` beside it."""
+    if get_origin(kind) is Annotated:
+        return _bare_kind(get_args(kind)[0])
+    if get_origin(kind) in {Union, UnionType}:
+        return _bare_kind(next(inner for inner in get_args(kind) if inner is not type(None)))
+    return kind
+
+
+def finding_at(file: str, places: Places, path: Path, message: str, *, key: bool = False) -> Finding:
+    """Return an error at a path of a file: at its value, or at its key."""
     line, column = places.find(path, key=key)
     return Finding(file, line, column, _dotted(path), message)
 
@@ -219,7 +245,7 @@ def _meaning(data: object) -> Iterator[tuple[Path, str]]:
     for model in _mapping(data, "calibration"):
         for name in _mapping(data, "calibration", model).keys() - categories.keys():
             close = difflib.get_close_matches(str(name), [str(known) for known in categories], n=1)
-            hint = f"did you mean {close[0]}?" if close else "remove it"
+            hint = f"did you mean {_dotted((close[0],))}?" if close else "remove it"
             yield ("calibration", model, name), f"there is no category of this name; {hint}"
 
 

@@ -6,12 +6,16 @@ In: a directory. Out: a `PolicySet`, complete and without error, or every findin
 from __future__ import annotations
 
 import re
+import stat
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from pydantic import TypeAdapter
+
 from worker.errors import PolicyInvalid, PolicyMissing, UnknownPolicy
 from worker.policy.lint import Finding, lint_policy, lint_rollout
+from worker.policy.places import MAX_BYTES
 from worker.policy.rollout import Rollout
 from worker.policy.schema import Policy
 
@@ -56,6 +60,16 @@ class PolicySet:
         """Return every policy and version, sorted: `default`, `default@1`, …."""
         return sorted([*self.rollouts, *(f"{name}@{version}" for name, version in self.policies)])
 
+    def to_json(self) -> bytes:
+        """Return all of it as JSON, for a process that takes over."""
+        return _CARRIED.dump_json((list(self.policies.values()), self.rollouts))
+
+    @classmethod
+    def from_json(cls, data: bytes) -> PolicySet:
+        """Read what `to_json` wrote."""
+        policies, rollouts = _CARRIED.validate_json(data)
+        return cls({(policy.policy, policy.version): policy for policy in policies}, rollouts)
+
     def at_work(self) -> list[tuple[Policy, str]]:
         """Return every policy version that is at work, with its role."""
         rows = []
@@ -65,6 +79,9 @@ class PolicySet:
             if rollout.canary:
                 rows.append((self.policies[name, rollout.canary.version], "canary"))
         return rows
+
+
+_CARRIED: TypeAdapter[tuple[list[Policy], dict[str, Rollout]]] = TypeAdapter(tuple[list[Policy], dict[str, Rollout]])
 
 
 def load_directory(directory: Path) -> PolicySet:
@@ -113,7 +130,7 @@ def lint_paths(paths: Iterable[Path]) -> tuple[int, list[Finding]]:
     """
     checked, findings = 0, []
     for path in paths:
-        below = sorted(path.rglob("*")) if path.is_dir() else []
+        below = _below(path, path.rglob("*")) if path.is_dir() else []
         rollouts = [file for file in below if file.name == ROLLOUT_FILE]
         files = [*_version_files(below), *rollouts] if path.is_dir() else [path]
         if not files or not path.exists():
@@ -124,6 +141,12 @@ def lint_paths(paths: Iterable[Path]) -> tuple[int, list[Finding]]:
     return checked, findings
 
 
+def _below(directory: Path, files: Iterable[Path]) -> list[Path]:
+    """Return files, those in linked directories too, and none in hidden ones: Kubernetes keeps copies there."""
+    found = {*files, *directory.glob("*/*")}
+    return sorted(file for file in found if not any(part[0] == "." for part in file.relative_to(directory).parts))
+
+
 def _lint_rollout_file(file: Path) -> list[Finding]:
     policies, findings = _load_versions(file.parent)
     return _load_rollouts(file, policies, findings)[1]
@@ -132,7 +155,7 @@ def _lint_rollout_file(file: Path) -> list[Finding]:
 def _load_versions(directory: Path) -> tuple[dict[tuple[str, int], Policy], list[Finding]]:
     policies: dict[tuple[str, int], Policy] = {}
     findings: list[Finding] = []
-    for file in _version_files(directory.glob("*/*")):
+    for file in _version_files(_below(directory, ())):
         policy, wrong = lint_policy_file(file)
         findings += wrong
         if policy is not None:
@@ -160,7 +183,16 @@ def _load_rollouts(
 
 def _read(file: Path) -> tuple[str | None, list[Finding]]:
     try:
-        return file.read_bytes().decode("utf-8-sig"), []
+        kind = file.stat().st_mode
+        if not stat.S_ISREG(kind) and not stat.S_ISDIR(kind):
+            # Whoever opened a pipe would wait for its other end.
+            return None, [Finding(str(file), 1, 1, "", "not a regular file; make it one")]
+        with file.open("rb") as source:
+            # A file that has no end, such as a device, is read no further than a policy goes.
+            data = source.read(MAX_BYTES + 1)
+        if len(data) > MAX_BYTES:
+            return None, [Finding(str(file), 1, 1, "", f"the file is larger than {MAX_BYTES} bytes; split it")]
+        return data.decode("utf-8-sig"), []
     except UnicodeDecodeError as error:
         before = error.object[: error.start].decode()
         line, column = before.count("\n") + 1, len(before) - before.rfind("\n")

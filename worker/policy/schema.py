@@ -51,8 +51,8 @@ class Thresholds(_Strict):
         }
     )
 
-    review: Fraction | None = None
-    block: Fraction | None = None
+    review: Annotated[Fraction | None, Field(description="Score from which a person should look.")] = None
+    block: Annotated[Fraction | None, Field(description="Score from which the upload is refused.")] = None
 
     @model_validator(mode="after")
     def _ordered(self) -> Thresholds:
@@ -70,37 +70,56 @@ class Thresholds(_Strict):
 class Category(_Strict):
     """One kind of content: what it looks like, what looks like it, and from which score it matters."""
 
-    description: Text = ""
-    prompts: Sentences
-    look_alikes: Sentences | None = None
-    thresholds: Thresholds
+    description: Annotated[Text, Field(description="What belongs here and what does not, for people.")] = ""
+    prompts: Annotated[
+        Sentences, Field(description="Short captions of what the category looks like; they raise its score.")
+    ]
+    look_alikes: Annotated[
+        Sentences | None,
+        Field(description="Captions of innocent things that resemble it; they lower its score, only here."),
+    ] = None
+    thresholds: Annotated[Thresholds, Field(description="Scores from which something happens: review, block or both.")]
 
 
 class Calibration(_Strict):
     """How a category's margin becomes a score under one model: `sigmoid((margin - bias) / temperature)`."""
 
-    #: Logits.
-    bias: float = 0.0
-    #: Logits per unit of the sigmoid's argument.
-    temperature: Annotated[float, Field(gt=0)] = 1.0
-    #: `w` in `logsumexp(prompts) - w * logsumexp(contrast)`.
-    contrast_weight: Fraction = 1.0
+    bias: Annotated[float, Field(description="Margin at which the score is 0.5, in logits.")] = 0.0
+    temperature: Annotated[
+        float, Field(gt=0, description="How slowly the score rises: logits per unit of the sigmoid's argument.")
+    ] = 1.0
+    contrast_weight: Annotated[
+        Fraction, Field(description="w in margin = logsumexp(prompts) - w * logsumexp(contrast and look-alikes).")
+    ] = 1.0
 
 
 class Policy(_Strict):
     """A policy: an id, a version that is never changed once released, and what it looks for."""
 
-    policy: Name
-    version: Annotated[int, Field(ge=1, lt=10**9)]
-    description: Text = ""
-    templates: Templates = ("{}",)
-    contrast: Sentences
+    policy: Annotated[Name, Field(description="The policy's id; the same as the directory that holds its versions.")]
+    version: Annotated[
+        int, Field(ge=1, lt=10**9, description="N of the file v<N>.yaml; a version that is out is never edited.")
+    ]
+    description: Annotated[Text, Field(description="What the policy is for, for people.")] = ""
+    templates: Annotated[
+        Templates, Field(description="Sentences with a hole {}; each sentence below is averaged over all of them.")
+    ] = ("{}",)
+    contrast: Annotated[
+        Sentences, Field(description="Captions of ordinary content; every category's score is weighed against them.")
+    ]
     categories: Annotated[
         dict[Name, Category],
-        Field(min_length=1, max_length=200, json_schema_extra={"additionalProperties": False}),
+        Field(
+            min_length=1,
+            max_length=200,
+            json_schema_extra={"additionalProperties": False},
+            description="What is looked for, by name; the name is a label of metrics.",
+        ),
     ]
-    #: By model (`id@revision`), then by category.
-    calibration: dict[Text, dict[Text, Calibration]] = {}
+    calibration: Annotated[
+        dict[Text, dict[Text, Calibration]],
+        Field(description="By model (id@revision), then by category; `sluice calibrate` writes it."),
+    ] = {}
 
     @cached_property
     def digest(self) -> str:

@@ -38,15 +38,23 @@ class HealthServer:
         exporter: `/metrics` as a WSGI application.
         live: What is wrong with the loop.
         ready: What is missing.
+        notes: What an operator should know beside; shown by `/readyz`, and no reason for another status.
 
     Raises:
         UsageError: The port is taken or not allowed.
     """
 
     def __init__(
-        self, host: str, port: int, exporter: Callable[..., Iterable[bytes]], live: Check, ready: Check
+        self,
+        host: str,
+        port: int,
+        exporter: Callable[..., Iterable[bytes]],
+        live: Check,
+        ready: Check,
+        notes: Check = list,
     ) -> None:
         self._exporter = exporter
+        self._notes = notes
         self._checks = {"/livez": live, "/readyz": ready}
         try:
             self._server = make_server(host, port, self._answer, _Server, _QuietHandler)
@@ -71,4 +79,5 @@ class HealthServer:
         problems = check() if check else [f"no {path}; there are /metrics, /livez and /readyz"]
         status = "200 OK" if not problems else "404 Not Found" if check is None else "503 Service Unavailable"
         start_response(status, [("Content-Type", "text/plain; charset=utf-8")])
-        return ["".join(f"{line}\n" for line in problems or ["ok"]).encode()]
+        notes = self._notes() if path == "/readyz" else []
+        return ["".join(f"{line}\n" for line in (*(problems or ["ok"]), *notes)).encode()]

@@ -16,6 +16,7 @@ import threading
 import traceback
 from collections import Counter
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 
@@ -24,6 +25,8 @@ from worker.connection import PatientBackoff, open_redis
 from worker.errors import JobError, SluiceError
 from worker.logs import configure_logging
 from worker.pipeline import Prepared, QueuedJob
+from worker.policy.registry import PolicySet
+from worker.policy.watch import Reload
 from worker.records import ModerationJob, Subject, Verdict
 from worker.runtime.calls import read_job, read_subject
 from worker.runtime.hashes import max_data_bytes
@@ -57,6 +60,8 @@ class Horse:
     def __init__(self, app: sluice.App, connection: Connection) -> None:
         self._app = app
         self._connection = connection
+        #: Two threads say something: what came of batches, and of changed policies.
+        self._saying = threading.Lock()
         self._max_job_bytes = max_data_bytes(app.settings.image_max_bytes)
         self._received: queue.SimpleQueue[list[Task] | None] = queue.SimpleQueue()
         self._prepared: queue.Queue[_Batch | None] = queue.Queue(maxsize=1)
@@ -65,15 +70,23 @@ class Horse:
 
     def run(self) -> None:
         """Work until the worker is gone."""
+        self._app.watch(self._tell)
         for work in (self._receive, self._prepare):
             threading.Thread(target=_or_die, args=(work,), name=work.__name__, daemon=True).start()
         while (batch := self._prepared.get()) is not None:
             outcomes = self._judge(batch)
             memo, self._memo = self._memo, Counter()
             try:
-                send_outcomes(self._connection, outcomes, memo)
+                with self._saying:
+                    send_outcomes(self._connection, outcomes, memo)
             except OSError:
                 return
+
+    def _tell(self, reload: Reload) -> None:
+        """Say what came of changed policies; to a worker that is gone, nothing."""
+        about = {"reload": reload.result} | self._app.description() | {"problem": reload.problem}
+        with self._saying, suppress(OSError):
+            send(self._connection, {"policies": about}, [self._app.policies.to_json()])
 
     def _receive(self) -> None:
         while True:
@@ -168,16 +181,18 @@ def main() -> None:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     _die_with_worker(int(sys.argv[2]))
     connection = Connection(int(sys.argv[1]))
-    header, _ = receive(connection)
+    header, (kept,) = receive(connection)
     settings = Settings(**header["settings"])
     configure_logging(settings)
     try:
-        app = sluice.build(settings, open_redis(settings.redis_url, PatientBackoff()))
+        app = sluice.build(
+            settings, open_redis(settings.redis_url, PatientBackoff()), PolicySet.from_json(kept) if kept else None
+        )
         app.encoder.warm_up()
     except SluiceError as error:
         send(connection, {"failed": error_as_json(error)})
         return
-    send(connection, {"ready": app.description()})
+    send(connection, {"ready": app.description()}, [app.policies.to_json()])
     Horse(app, connection).run()
     # The threads of torch and of the sources need no goodbye, and nobody waits for one.
     os._exit(0)

@@ -49,6 +49,10 @@ class Service:
     settings: Settings
     _metrics: Metrics = field(default_factory=Metrics)
     _worker: BatchWorker | None = None
+    #: Digests of versions whose lack of a calibration was told.
+    _warned_of: set[str] = field(default_factory=set)
+    #: Why the policies at work are not those that there are now, in words.
+    _policy_problem: str | None = None
 
     def run(self, burst: bool, deliver: bool = False) -> None:
         """Work the queues until stopped, or until they are empty.
@@ -69,10 +73,9 @@ class Service:
         require_redis(asking, mask_url(settings.redis_url))
         delivering = self._delivering(burst) if deliver else nullcontext()
         health = self._listen(asking)
-        stable = ModelStable(settings)
+        stable = ModelStable(settings, self._show_versions)
         try:
             ready = stable.open()
-            self._show_versions(ready)
             with delivering:
                 self._work(stable, ready, burst)
         finally:
@@ -132,13 +135,20 @@ class Service:
             metrics.exporter(),
             self._live,
             lambda: self._ready(connection),
+            self._notes,
         )
 
-    def _show_versions(self, ready: Ready) -> None:
-        self._metrics.model_info.labels(ready.model, ready.revision, ready.precision, ready.device).set(1)
+    def _show_versions(self, ready: Ready, reload: str | None) -> None:
+        metrics = self._metrics
+        if reload is not None:
+            metrics.policy_reloads.labels(reload).inc()
+        self._policy_problem = ready.problem
+        metrics.model_info.labels(ready.model, ready.revision, ready.precision, ready.device).set(1)
+        metrics.policy_info.clear()
         for policy, version, role, digest, is_calibrated in ready.policies:
-            self._metrics.policy_info.labels(policy, str(version), role, digest).set(1)
-            if not is_calibrated:
+            metrics.policy_info.labels(policy, str(version), role, digest).set(1)
+            if not is_calibrated and digest not in self._warned_of:
+                self._warned_of.add(digest)
                 log.warning(
                     "%s@%d is not calibrated for %s@%s: its verdicts say so",
                     policy, version, ready.model, ready.revision,
@@ -148,6 +158,10 @@ class Service:
         worker = self._worker
         stuck = worker is not None and time.monotonic() - worker.batches.turned > _STUCK_SECONDS
         return ["the worker's loop does not turn"] if stuck else []
+
+    def _notes(self) -> list[str]:
+        """Say what is wrong and does not keep the worker from judging."""
+        return [f"earlier policies are kept: {self._policy_problem}"] if self._policy_problem else []
 
     def _ready(self, connection: redis.Redis) -> list[str]:
         problems = []

@@ -13,7 +13,7 @@ import subprocess
 import sys
 import time
 from collections import Counter, deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
@@ -54,6 +54,9 @@ class Stable(Protocol):
     def collect(self, timeout_seconds: float) -> list[Outcome] | None:
         """Return the outcomes of the batch that was handed over first; None where they are not there in time."""
 
+    def hear(self) -> None:
+        """Take in what the horse says by itself while it has nothing in hand."""
+
     def take_memo(self) -> Mapping[tuple[str, str], int]:
         """Return what the memo knew since the last call: the labels of `sluice_memo_total` → how often."""
 
@@ -74,6 +77,8 @@ class Ready:
     device: str
     #: (id, version, role, digest, whether it is calibrated for the model) of each version at work.
     policies: tuple[tuple[str, int, str, str, bool], ...]
+    #: Why these are not the policies that there are now, in words; None where they are.
+    problem: str | None = None
 
 
 @dataclass(slots=True)
@@ -90,6 +95,8 @@ class ModelStable:
 
     Args:
         settings: What the horse builds its app from.
+        tell: Told when a horse is ready, and when its policies have changed: what it says of itself, and what came of
+            the change (one of `worker.metrics.RELOADS`; None when it is ready).
 
     Attributes:
         deaths: How many horses died.
@@ -98,8 +105,13 @@ class ModelStable:
     #: One batch in the encoder, one being fetched and decoded.
     places = 2
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(
+        self, settings: Settings, tell: Callable[[Ready, str | None], None] = lambda _ready, _reload: None
+    ) -> None:
         self.deaths = 0
+        self._tell = tell
+        #: Policies at work, for a horse that finds them broken.
+        self._kept = b""
         self._memo: Counter[tuple[str, str]] = Counter()
         self._settings = settings
         self._horse: _Horse | None = None
@@ -124,15 +136,17 @@ class ModelStable:
 
     def _load(self, horse: _Horse) -> Ready:
         try:
-            send(horse.connection, {"settings": self._settings.model_dump(mode="json")})
-            header, _ = receive(horse.connection)
+            send(horse.connection, {"settings": self._settings.model_dump(mode="json")}, [self._kept])
+            header, blobs = receive(horse.connection)
         except (EOFError, OSError) as error:
             raise self._died(horse, "while it loaded its model") from error
         if "failed" in header:
             self._reap()
             raise error_from_json(header["failed"])
-        said: dict[str, Any] = header["ready"]
-        return Ready(**said | {"policies": tuple(tuple(row) for row in said["policies"])})
+        self._kept = blobs[0]
+        ready = _read_ready(header["ready"])
+        self._tell(ready, None)
+        return ready
 
     def submit(self, claims: Sequence[Claim]) -> None:
         """Hand a batch to the horse; without waiting for what it has in hand.
@@ -176,10 +190,28 @@ class ModelStable:
             header, blobs = receive(horse.connection)
         except (EOFError, OSError) as error:
             raise self._died(horse, f"with {sum(horse.in_hand)} jobs in hand") from error
+        if "policies" in header:
+            self._take_policies(horse, header["policies"], blobs[0])
+            return None
         horse.in_hand.popleft()
         for kind, result, count in header["memo"]:
             self._memo[kind, result] += count
         return read_outcomes(header, blobs)
+
+    def hear(self) -> None:
+        """Take in what the horse says by itself; its death is noted when it is given something to do."""
+        horse = self._horse
+        try:
+            while horse is not None and not horse.in_hand and horse.connection.poll():
+                header, blobs = receive(horse.connection)
+                self._take_policies(horse, header["policies"], blobs[0])
+        except (EOFError, OSError) as error:
+            log.debug("nothing heard: %r", error)
+
+    def _take_policies(self, horse: _Horse, said: dict[str, Any], kept: bytes) -> None:
+        reload = said.pop("reload")
+        horse.ready, self._kept = _read_ready(said), kept
+        self._tell(horse.ready, reload)
 
     def take_memo(self) -> Mapping[tuple[str, str], int]:
         """Return what the horses' memo knew since the last call."""
@@ -225,6 +257,10 @@ class ModelStable:
             self._horse.process.wait()
             self._horse.connection.close()
         self._horse = None
+
+
+def _read_ready(said: dict[str, Any]) -> Ready:
+    return Ready(**said | {"policies": tuple(tuple(row) for row in said["policies"])})
 
 
 def _spawn() -> _Horse:

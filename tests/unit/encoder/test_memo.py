@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
-from worker.encoder.memo import Matrix, TextMemo
+from worker.encoder.texts import Matrix, TextMemo
 
 
 class Tower:

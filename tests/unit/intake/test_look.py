@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from PIL import Image, ImageCms, ImageDraw
+from PIL import Image, ImageCms, ImageDraw, PngImagePlugin
 from support import encode
 
 from worker.errors import ImageTooLarge, ImageTruncated
@@ -194,11 +194,46 @@ def _swapped_profile() -> bytes:
 
 def test_a_colour_profile_is_heeded_as_viewers_do() -> None:
     data = encode(Image.new("RGB", (40, 40), "red"), icc_profile=_swapped_profile())
-    (view,) = look(data).views
-    assert view[0, 0, 1] > 200
-    assert view[0, 0, 0] < 60
+    # Red becomes green, and whoever heeds no profile sees red: both are looked at.
+    as_it_is, as_shown = (view[0, 0] for view in look(data).views)
+    assert tuple(as_it_is) == (255, 0, 0)
+    assert as_shown[1] > 200
+    assert as_shown[0] < 60
     (single,) = look(data, SINGLE).views
     assert tuple(single[0, 0]) == (255, 0, 0)
+
+
+def _profile_of(*columns: tuple[float, float, float]) -> bytes:
+    """Return sRGB with other primaries."""
+    whole = bytearray(ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes())
+    count = struct.unpack(">I", whole[128:132])[0]
+    for entry in range(132, 132 + 12 * count, 12):
+        place = (b"rXYZ", b"gXYZ", b"bXYZ")
+        if bytes(whole[entry : entry + 4]) in place:
+            at = struct.unpack(">I", whole[entry + 4 : entry + 8])[0]
+            column = columns[place.index(bytes(whole[entry : entry + 4]))]
+            whole[at + 8 : at + 20] = struct.pack(">iii", *(round(value * 65_536) for value in column))
+    return bytes(whole)
+
+
+def test_a_profile_that_takes_all_colour_away_is_not_the_only_way_to_look() -> None:
+    grey = _profile_of(*[(0.3214, 0.3333, 0.2750)] * 3)
+    as_it_is, as_shown = (
+        view[0, 0].astype(int) for view in look(encode(Image.new("RGB", (40, 40), "red"), icc_profile=grey)).views
+    )
+    assert as_it_is.tolist() == [255, 0, 0]
+    assert np.ptp(as_shown) < 12
+
+
+@pytest.mark.parametrize(
+    "columns",
+    [
+        pytest.param(((0.5151, 0.2412, -0.0011), (0.2920, 0.6923, 0.0419), (0.1571, 0.0666, 0.7841)), id="Display P3"),
+        pytest.param(((0.7977, 0.2880, 0.0), (0.1352, 0.7119, 0.0), (0.0314, 0.0001, 0.8252)), id="ProPhoto"),
+    ],
+)
+def test_the_wide_profiles_of_cameras_cost_no_view(columns: tuple[tuple[float, float, float], ...]) -> None:
+    assert look(encode(noise(60, 60), icc_profile=_profile_of(*columns))).facts.views == 1
 
 
 def test_the_usual_profile_changes_nothing() -> None:
@@ -305,3 +340,24 @@ def test_exif_turns_every_view() -> None:
     upright = look(encode(image))
     assert turned.facts.view_boxes == upright.facts.view_boxes
     assert all((one == other).all() for one, other in zip(turned.views, upright.views, strict=True))
+
+
+def test_an_orientation_that_only_xmp_names_turns_nothing_as_in_browsers() -> None:
+    xmp = b'<x:xmpmeta tiff:Orientation="3"/>'
+    for format, options in (("PNG", {"pnginfo": _xmp_of(xmp)}), ("WEBP", {"xmp": xmp, "lossless": True})):
+        turned = look(encode(noise(60, 60), format, **options)).views[0]
+        assert (turned == look(encode(noise(60, 60))).views[0]).all()
+
+
+def _xmp_of(text: bytes) -> PngImagePlugin.PngInfo:
+    info = PngImagePlugin.PngInfo()
+    info.add_itxt("XML:com.adobe.xmp", text.decode())
+    return info
+
+
+@pytest.mark.parametrize(("side", "period"), [(224, 14), (640, 5), (640, 8), (640, 10)])
+def test_lines_so_fine_that_every_cell_is_the_same_grey_are_a_frame_that_differs(side: int, period: int) -> None:
+    lines = np.full((side, side), 128, np.uint8)
+    lines[::period], lines[1::period] = 255, 1
+    data = frames(Image.new("L", (side, side), 128), Image.fromarray(lines), format="PNG")
+    assert numbers(look(data)) == [0, 1]

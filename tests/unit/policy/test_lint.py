@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from worker.policy.lint import Finding, lint_policy
@@ -66,6 +66,7 @@ def test_a_finding_is_one_line_and_one_json_object() -> None:
         "key": "categories.weapons.thresholds.block",
         "message": "should be 1 or less, not 7.0",
         "severity": "error",
+        "code": "schema",
     }
 
 
@@ -560,6 +561,7 @@ PIECES = (
 
 @settings(deadline=None, max_examples=200, suppress_health_check=[HealthCheck.too_slow])
 @given(st.lists(st.tuples(st.integers(0, len(POLICY)), st.integers(0, 12), PIECES), min_size=1, max_size=4))
+@example([(141, 0, "\U00018cd6")])
 def test_a_damaged_policy_is_a_policy_or_has_findings_and_never_an_exception(edits: list[tuple[int, int, str]]) -> None:
     text = POLICY
     for place, deleted, inserted in edits:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -268,3 +269,28 @@ def test_a_rollout_is_linted_by_itself_against_the_versions_beside_it(tmp_path: 
 
 def test_the_policies_that_come_with_sluice_are_found() -> None:
     assert versions(load_directory(shipped_directory())) >= {"default@1", "demo@1"}
+
+
+def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    write(tmp_path)
+    os.mkfifo(tmp_path / "default" / "v2.yaml")
+
+    assert errors_of(tmp_path) == ["default/v2.yaml:1:1: not a regular file; make it one"]
+
+
+def test_a_linked_directory_is_checked_as_it_is_loaded(tmp_path: Path) -> None:
+    write(tmp_path / "elsewhere")
+    write(tmp_path / "policies", "other")
+    (tmp_path / "policies" / "default").symlink_to(tmp_path / "elsewhere" / "default")
+    assert versions(load_directory(tmp_path / "policies")) == {"default@1", "other@1"}
+    (tmp_path / "elsewhere" / "default" / "v1.yaml").write_text("policy: default")
+
+    assert errors_of(tmp_path / "policies")
+
+
+def test_what_lies_in_a_hidden_directory_is_a_copy(tmp_path: Path) -> None:
+    write(tmp_path)
+    write(tmp_path, "..2026_01_01", file="..2026_01_01/v1.yaml")
+
+    assert versions(load_directory(tmp_path)) == {"default@1"}
+    assert lint_paths([tmp_path]) == (1, [])

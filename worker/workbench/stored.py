@@ -1,0 +1,104 @@
+"""Embeddings of known images in one `.npz` file, so that the pictures themselves need not be kept.
+
+In: names and embeddings, or such a file, hostile. Out: the same, bound to the model that made them. Never a pickle.
+"""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from worker.errors import SluiceError
+from worker.policy.compiled import Matrix
+
+#: Larger files are refused, in bytes once unpacked: 80,000 views of 768 dimensions.
+MAX_BYTES = 256 * 1024 * 1024
+#: How far a row may be from unit length: it was float32 when it was written.
+_UNIT_TOLERANCE = 1e-3
+
+
+class EmbeddingsUnusable(SluiceError):
+    """A file of embeddings is not there, is none, or belongs to another model."""
+
+
+@dataclass(frozen=True, slots=True)
+class StoredEmbeddings:
+    """Embeddings of images by name."""
+
+    #: `id@revision`.
+    model: str
+    #: fp32, bf16, fp16 or int8.
+    precision: str
+    #: `(views, dim)` float32 each, unit rows.
+    images: Mapping[str, Matrix]
+
+    def write(self, file: Path) -> None:
+        """Write them; the same embeddings make the same bytes.
+
+        Raises:
+            EmbeddingsUnusable: The file cannot be written.
+        """
+        names = sorted(self.images)
+        try:
+            # An open file, so that numpy cannot add an ending to its name.
+            with file.open("wb") as target:
+                np.savez(
+                    target,
+                    model=np.array(self.model),
+                    precision=np.array(self.precision),
+                    names=np.array(names),
+                    views=np.array([len(self.images[name]) for name in names], np.int64),
+                    embeddings=np.concatenate([self.images[name] for name in names]).astype(np.float32),
+                )
+        except OSError as error:
+            raise EmbeddingsUnusable(f"{file}: {error.strerror}; name a file that can be written") from error
+
+    def require(self, model: str, dim: int, file: Path) -> None:
+        """Make sure that they were made by a model whose embeddings have `dim` numbers.
+
+        Raises:
+            EmbeddingsUnusable: They were made by another.
+        """
+        if self.model == model and any(rows.shape[1] != dim for rows in self.images.values()):
+            raise EmbeddingsUnusable(f"{file} does not hold embeddings of {dim} numbers; record it again")
+        if self.model != model:
+            raise EmbeddingsUnusable(
+                f"{file} was recorded with {self.model}, and the model is {model}; record it again "
+                f"(`sluice policy test --record`), or name that model with --model"
+            )
+
+
+def read_embeddings(file: Path) -> StoredEmbeddings:
+    """Read a file that `write` wrote.
+
+    Raises:
+        EmbeddingsUnusable: It is not there, or no such file.
+    """
+    try:
+        with zipfile.ZipFile(file) as packed:
+            if sum(entry.file_size for entry in packed.infolist()) > MAX_BYTES:
+                raise EmbeddingsUnusable(f"{file} is larger than {MAX_BYTES} bytes; split it")
+        with np.load(file, allow_pickle=False) as arrays:
+            found = {key: arrays[key] for key in ("model", "precision", "names", "views", "embeddings")}
+    except FileNotFoundError as error:
+        raise EmbeddingsUnusable(f"{file} is not there; write it with `sluice policy test --record`") from error
+    except (OSError, ValueError, KeyError, EOFError, MemoryError, zipfile.BadZipFile) as error:
+        raise EmbeddingsUnusable(f"{file} is no file of embeddings ({error}); record it again") from error
+    names, views, rows = found["names"], found["views"], found["embeddings"]
+    if not _is_sound(names, views, rows):
+        raise EmbeddingsUnusable(f"{file} does not hold one unit vector for each view; record it again")
+    parts = np.split(rows, np.cumsum(views)[:-1])
+    images = {str(name): part for name, part in zip(names, parts, strict=True)}
+    return StoredEmbeddings(str(found["model"]), str(found["precision"]), images)
+
+
+def _is_sound(names: np.ndarray, views: np.ndarray, rows: np.ndarray) -> bool:
+    shapes = rows.ndim == 2 and names.ndim == views.ndim == 1 and len(names) == len(views) > 0  # noqa: PLR2004
+    kinds = rows.dtype == np.float32 and views.dtype.kind == "i" and names.dtype.kind == "U"
+    if not (shapes and kinds) or views.min() < 1 or views.sum() != len(rows):
+        return False
+    return bool(np.all(np.abs(np.linalg.norm(rows, axis=1) - 1) <= _UNIT_TOLERANCE))
