@@ -5,13 +5,14 @@ BIN := $(VENV)/bin
 # A test that a machine cannot run (no Prometheus, no redis-server) says so and is skipped; CI has them all.
 PYTEST := $(BIN)/pytest
 
-.PHONY: help demo test check conformance fmt bench chaos install clean
+.PHONY: help demo test check conformance audit fmt bench chaos install clean
 
 help:
 	@echo "make demo    see Sluice work, with a Redis and a model of its own"
 	@echo "make test    run all tests"
 	@echo "make check   what CI runs: format, lint, import contracts, types, tests"
 	@echo "make conformance  run RQ's own tests against the worker, beside the same run with RQ's worker"
+	@echo "make audit   known holes and licences of what is installed; needs the network"
 	@echo "make fmt     format and mend what can be mended"
 	@echo "make bench   measure; prints ratios, judges nothing"
 	@echo "make chaos   kill workers, models and Redis for ten minutes, and count the verdicts"
@@ -44,6 +45,10 @@ check: install
 # Downloads RQ's source distribution; ten minutes. ARGS="--keep-baseline tests/test_retry.py" makes it shorter.
 conformance: install
 	$(BIN)/python -m tools.conformance $(ARGS)
+
+# Asks the package index for advisories; exit code 3 where it has no answer.
+audit: install
+	$(BIN)/python -m tools.audit
 
 fmt: install
 	$(BIN)/ruff format .
