@@ -2,7 +2,6 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-AUDIT := .venv-audit
 # A test that a machine cannot run (no Prometheus, no redis-server) says so and is skipped; CI has them all.
 # Three at a time: most of them wait for other processes. A file's tests stay together, for they share what they start.
 PYTEST := $(BIN)/pytest -n 3 --dist loadfile
@@ -14,11 +13,11 @@ help:
 	@echo "make test    run all tests"
 	@echo "make check   what CI runs: format, lint, import contracts, types, tests"
 	@echo "make conformance  run RQ's own tests against the worker, beside the same run with RQ's worker"
+	@echo "make audit   known holes and licences of what is installed; needs the network"
 	@echo "make fmt     format and mend what can be mended"
 	@echo "make bench   measure; prints ratios, judges nothing"
 	@echo "make chaos   kill workers, models and Redis for ten minutes, and count the verdicts"
 	@echo "make fuzz    feed decoders with broken files for five minutes; ARGS=\"--seconds N\" makes it shorter"
-	@echo "make audit   list licences, and ask for known holes in what Sluice brings along; needs the network"
 	@echo "make install make .venv with everything that development needs"
 	@echo "make clean   remove what the others made"
 
@@ -49,6 +48,10 @@ check: install
 conformance: install
 	$(BIN)/python -m tools.conformance $(ARGS)
 
+# Asks the package index for advisories; exit code 3 where it has no answer.
+audit: install
+	$(BIN)/python -m tools.audit
+
 fmt: install
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
@@ -63,15 +66,6 @@ chaos: install
 
 fuzz: install
 	PYTHONPATH=.:tests $(BIN)/python -m fuzz $(ARGS)
-# pip-audit has an environment of its own: what it needs is not what Sluice brings along.
-audit: install $(AUDIT)/.installed
-	$(BIN)/python -m tools.audit $(AUDIT)/bin/pip-audit
-
-$(AUDIT)/.installed:
-	$(PYTHON) -m venv $(AUDIT)
-	$(AUDIT)/bin/python -m pip install --quiet 'pip-audit>=2.10,<3'
-	touch $@
-
 clean:
-	rm -rf $(VENV) $(AUDIT) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,154 +1,105 @@
-"""`make audit`: licences of everything that Sluice brings along, then known holes in it.
+"""Known holes and licences of what Sluice brings along: `python -m tools.audit`, `make audit`.
 
-In: the environment that runs this. Out: a list, and exit code 0; 1 where a licence is not allowed or a hole is known;
-3 where the service that knows of holes was not asked. Never silence in place of an answer.
+In: the installed packages. Out: two tables, and an exit code: 0 all is well, 1 a hole or a licence outside the list,
+3 the advisories could not be asked: what is not looked up is not well. Needs the network, so `make check` goes without.
 """
 
 from __future__ import annotations
 
-import re
+import json
 import subprocess
 import sys
-import tempfile
-from collections.abc import Iterator, Mapping
-from importlib.metadata import Distribution, PackageNotFoundError, distribution
+from importlib.metadata import PackageNotFoundError, requires
 from pathlib import Path
+from typing import Any
 
-from packaging.markers import default_environment
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-#: What ships: Sluice with the extras that a user may install.
-ROOT, EXTRAS = "sluicegate", ("demo", "s3")
-#: Parts of licence expressions that may ship, in lower case: permissive ones, and weak copyleft of libraries that are
-#: imported unchanged.
-ALLOWED = frozenset({
-    "0bsd", "apache-2.0", "bsd-2-clause", "bsd-3-clause", "bsl-1.0", "cc0-1.0", "hpnd", "isc", "mit", "mit-0",
-    "mit-cmu",
-    "mpl-2.0", "psf-2.0", "python-2.0", "unlicense", "zlib", "libpng-2.0", "blessing", "cnri-python",
-})  # fmt: skip
-#: The same, as classifiers and older fields say it.
-SPELLINGS: dict[str, str] = {
-    "apache software license": "apache-2.0", "apache 2.0": "apache-2.0", "apache license 2.0": "apache-2.0",
-    "apache 2.0 license": "apache-2.0", "apache license, version 2.0": "apache-2.0", "apache": "apache-2.0",
-    "bsd": "bsd-3-clause", "bsd license": "bsd-3-clause", "bsd-3-clause license": "bsd-3-clause",
-    "3-clause bsd license": "bsd-3-clause", "new bsd": "bsd-3-clause", "simplified bsd license": "bsd-2-clause",
-    "mit license": "mit", "the mit license": "mit", "mozilla public license 2.0 (mpl 2.0)": "mpl-2.0",
-    "python software foundation license": "psf-2.0", "isc license (iscl)": "isc",
-    "the unlicense (unlicense)": "unlicense", "historical permission notice and disclaimer (hpnd)": "hpnd",
-}  # fmt: skip
-FOUND, NOT_ASKED = 1, 3
-_LONGEST_FIELD = 200
+#: This distribution is on no index, and has no advisories there.
+OWN = "sluicegate"
+#: Extras that are deployed.
+EXTRAS = ("", "demo", "s3")
+#: Licences that may be shipped beside Apache-2.0, as the packages write them: a new spelling is looked at by a person.
+ALLOWED = (
+    "Apache 2.0 License", "Apache Software License", "Apache-2.0", "Apache-2.0 AND BSD-2-Clause",
+    "Apache-2.0 AND Apache-2.0 WITH LLVM-exception AND BSD-2-Clause AND BSD-3-Clause AND BSL-1.0 AND MIT",
+    "Apache-2.0 AND CNRI-Python", "Apache-2.0 OR BSD-2-Clause", "Apache-2.0 OR BSD-3-Clause", "BSD License",
+    "BSD-2-Clause", "BSD-3-Clause", "BSD-3-Clause AND 0BSD AND MIT AND Zlib AND CC0-1.0", "ISC License (ISCL)", "MIT",
+    "MIT License", "MIT-0", "MIT-CMU", "MPL-2.0 AND MIT", "Mozilla Public License 2.0 (MPL 2.0)", "PSF-2.0",
+)  # fmt: skip
 
 
-def shipped(root: str = ROOT, extras: tuple[str, ...] = EXTRAS) -> dict[str, Distribution]:
-    """Return the distributions that a package needs at run time on this machine, itself left out, by name."""
-    found: dict[str, Distribution] = {}
-    seen: set[tuple[str, str]] = set()
-    waiting = [(canonicalize_name(root), extra) for extra in ("", *extras)]
+def runtime_packages() -> list[str]:
+    """Return what is installed because Sluice, without its extra `dev`, needs it."""
+    found: set[str] = set()
+    waiting = [(OWN, extra) for extra in EXTRAS]
     while waiting:
         name, extra = waiting.pop()
-        if (name, extra) in seen:
-            continue
-        seen.add((name, extra))
         try:
-            found[name] = distribution(name)
+            lines = requires(name) or []
         except PackageNotFoundError:
-            sys.exit(f"audit: {name} is needed and not installed; run make install")
-        waiting += _needs(found[name], extra)
-    found.pop(canonicalize_name(root))
-    return dict(sorted(found.items()))
+            # Of another platform.
+            found.discard(name)
+            continue
+        for line in lines:
+            needed = Requirement(line)
+            its_name = canonicalize_name(needed.name)
+            if its_name in found or (needed.marker and not needed.marker.evaluate({"extra": extra})):
+                continue
+            found.add(its_name)
+            waiting += [(its_name, more) for more in ("", *needed.extras)]
+    return sorted(found)
 
 
-def _needs(package: Distribution, extra: str) -> Iterator[tuple[str, str]]:
-    environment = {name: str(value) for name, value in default_environment().items()} | {"extra": extra}
-    for line in package.requires or ():
-        need = Requirement(line)
-        if need.marker is None or need.marker.evaluate(environment):
-            yield from ((canonicalize_name(need.name), one) for one in ("", *need.extras))
+def without_answer(report: dict[str, Any]) -> list[str]:
+    """Return the packages of pip-audit's report about which nobody was able to say anything."""
+    return [row["name"] for row in report["dependencies"] if "skip_reason" in row and row["name"] != OWN]
 
 
-def licence_of(package: Distribution) -> str:
-    """Return what a package says of its licence: the expression, else the classifiers, else the older field."""
-    fields = package.metadata
-    if expression := fields.get("License-Expression"):
-        return str(expression)
-    classifiers = [line.rpartition(" :: ")[2] for line in fields.get_all("Classifier") or () if "License ::" in line]
-    if named := [name for name in classifiers if name != "OSI Approved"]:
-        return " AND ".join(named)
-    text = str(fields.get("License") or "").strip()
-    first = text.splitlines()[0].strip() if text else ""
-    return first if 0 < len(first) <= _LONGEST_FIELD else "unknown"
+def with_holes(report: dict[str, Any]) -> list[str]:
+    """Return one line for each known hole in pip-audit's report."""
+    return [
+        f"{row['name']} {row['version']}: {hole['id']}, mended in {', '.join(hole['fix_versions']) or 'nothing yet'}"
+        for row in report["dependencies"]
+        for hole in row.get("vulns", ())
+    ]
 
 
-def is_allowed(licence: str) -> bool:
-    """Whether a licence may ship: of alternatives one, of several that hold together each."""
-    return all(_has_a_choice(part) for part in re.split(r"\s+and\s+", licence.lower()))
+def check_holes() -> int:
+    """Ask for the known holes of all that is installed here."""
+    command = [Path(sys.executable).with_name("pip-audit"), "--local", "--format", "json", "--progress-spinner", "off"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    try:
+        report = json.loads(done.stdout)
+    except ValueError:
+        last = (done.stderr.strip().splitlines() or ["pip-audit said nothing"])[-1]
+        print(f"audit: the advisories could not be asked: {last}", file=sys.stderr)
+        return 3
+    holes, silent = with_holes(report), without_answer(report)
+    asked = sum("skip_reason" not in row for row in report["dependencies"])
+    print("\n".join(holes) or f"no known holes in {asked} packages")
+    if silent:
+        print(
+            f"audit: of {len(silent)} packages the advisories are not known here: {', '.join(silent)}", file=sys.stderr
+        )
+    return 1 if holes else 3 if silent else 0
 
 
-def _has_a_choice(part: str) -> bool:
-    names = [re.sub(r"\s+with\s.*$", "", name.strip()) for name in re.split(r"\s+or\s+", part)]
-    return any(SPELLINGS.get(name, name.strip("()")) in ALLOWED for name in names)
+def check_licences() -> int:
+    """Print the licences of all that is deployed, and refuse those that are not allowed."""
+    command = [Path(sys.executable).with_name("pip-licenses"), "--from=mixed", "--order=license", "--with-urls"]
+    packages = runtime_packages()
+    allowed = f"--allow-only={';'.join(ALLOWED)}"
+    done = subprocess.run([*command, allowed, "--packages", *packages], check=False)
+    return 1 if done.returncode else 0
 
 
-def refused(packages: Mapping[str, Distribution]) -> list[str]:
-    """Print every package with its licence; return those whose licence may not ship."""
-    bad = []
-    for name, package in packages.items():
-        licence = licence_of(package)
-        mark = "ok" if is_allowed(licence) else "NOT ALLOWED"
-        print(f"{mark:<12}{name} {package.version}: {licence}")
-        if mark != "ok":
-            bad.append(f"{name}: {licence}")
-    return bad
-
-
-def ask_of_holes(packages: Mapping[str, Distribution], pip_audit: str) -> int:
-    """Ask pip-audit of exactly these versions.
-
-    Args:
-        packages: What ships.
-        pip_audit: The command.
-
-    Returns:
-        The exit code.
-    """
-    with tempfile.NamedTemporaryFile("w", suffix=".txt") as file:
-        # A local build's suffix, as in torch's 2.9+cpu, is no version that anybody has reported on.
-        file.write("".join(f"{name}=={package.version.partition('+')[0]}\n" for name, package in packages.items()))
-        file.flush()
-        command = [pip_audit, "--no-deps", "--disable-pip", "--progress-spinner", "off",
-                   "--requirement", file.name]  # fmt: skip
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-    print(done.stdout, end="")
-    said = done.stdout + done.stderr
-    if re.search(r"Found \d+ known vulnerabilit", said):
-        print(done.stderr, end="", file=sys.stderr)
-        return FOUND
-    # A mirror without this knowledge answers that it knows none of the packages, and pip-audit calls that good news.
-    unknown = said.count("could not be audited")
-    if unknown:
-        print(f"audit: known holes were NOT looked for in {unknown} of {len(packages)} packages", file=sys.stderr)
-        return NOT_ASKED
-    if "No known vulnerabilities found" in said and done.returncode == 0:
-        print(done.stderr, end="", file=sys.stderr)
-        return 0
-    why = (done.stderr.strip().splitlines() or ["it said nothing"])[-1]
-    print(f"audit: known holes were NOT looked for: {why[:300]}", file=sys.stderr)
-    print("audit: reach the service of pip-audit, with the network on, and try again", file=sys.stderr)
-    return NOT_ASKED
-
-
-def main(pip_audit: str) -> int:
-    """Print the list, ask, and return the exit code."""
-    packages = shipped()
-    bad = refused(packages)
-    for line in bad:
-        print(f"audit: licence not allowed: {line}; replace the package, or allow it in {Path(__file__).name}",
-              file=sys.stderr)  # fmt: skip
-    asked = ask_of_holes(packages, pip_audit)
-    return FOUND if bad else asked
+def main() -> int:
+    """Check both; the exit code of the worse."""
+    codes = [check_licences(), check_holes()]
+    return 1 if 1 in codes else max(codes)
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1]))
+    sys.exit(main())

@@ -172,7 +172,11 @@ def test_score_shows_a_table_and_exits_with_0() -> None:
 @pytest.mark.parametrize(
     ("flags", "cause", "mend"),
     [
-        (("--policy", "nope"), "no policy nope in", "set SLUICE_POLICY to one of default, default@1, demo, demo@1"),
+        (
+            ("--policy", "nope"),
+            "no policy nope at work in",
+            "set SLUICE_POLICY to one of default, default@1, demo, demo@1",
+        ),
         (("--model", "/no/model"), "cannot load the model /no/model", "set SLUICE_MODEL=builtin"),
     ],
     ids=lambda value: value[0] if isinstance(value, tuple) else "",

@@ -46,6 +46,8 @@ METRICS = {
     "sluice_batch_images": set(),
     "sluice_memo_total": {"kind", "result"},
     "sluice_images_rejected_total": {"reason"},
+    "sluice_policy_reloads_total": {"result"},
+    "sluice_policy_disagreements_total": {"policy", "category", "direction"},
     "sluice_policy_info": {"policy", "version", "role", "digest"},
     "sluice_uncalibrated_verdicts_total": {"policy"},
     "sluice_model_info": {"model", "revision", "precision", "device"},
@@ -60,6 +62,7 @@ LABEL_VALUES = {
     "category": {"weapons", "drugs"},
     "stage": {"fetch", "decode", "embed", "score", "push"},
     "reason": set(REASONS),
+    "direction": {"stricter", "milder"},
 }
 
 Series = dict[tuple[str, tuple[tuple[str, str], ...]], float]
