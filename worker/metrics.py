@@ -98,6 +98,17 @@ class Metrics:
         self.memo = Counter(
             "sluice_memo_total", "Images and sentences: known already (hit), or embedded (miss).", MEMO_LABELS, **made
         )
+        self.model_info = Gauge(
+            "sluice_model_info", "The checkpoint in use.", ["model", "revision", "precision", "device"], **made
+        )
+        self.webhooks = Counter(
+            "sluice_webhooks_total", "Attempts to post a verdict; lost: never read off the stream.", ["outcome"], **made
+        )
+        self.up = Gauge("sluice_up", "1 while the worker takes jobs, or `sluice deliver` verdicts.", **made)
+        self._watch_policies()
+
+    def _watch_policies(self) -> None:
+        made: dict[str, Any] = {"registry": self.registry}
         self.policy_info = Gauge(
             "sluice_policy_info", "Policy versions at work.", ["policy", "version", "role", "digest"], **made
         )
@@ -113,13 +124,6 @@ class Metrics:
             ["policy", "category", "direction"],
             **made,
         )
-        self.model_info = Gauge(
-            "sluice_model_info", "The checkpoint in use.", ["model", "revision", "precision", "device"], **made
-        )
-        self.webhooks = Counter(
-            "sluice_webhooks_total", "Attempts to post a verdict; lost: never read off the stream.", ["outcome"], **made
-        )
-        self.up = Gauge("sluice_up", "1 while the worker takes jobs, or `sluice deliver` verdicts.", **made)
 
     def watch_queues(self, read: Callable[[], Mapping[str, tuple[int, float]]]) -> None:
         """Show the queues that `read` reports."""

@@ -22,7 +22,13 @@ pytestmark = pytest.mark.timeout(180)
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "security.md"
 LINES = re.findall(r"^ACL SETUSER .+$", DOCUMENT.read_text(), re.MULTILINE)
-USERS = {"worker": "sluice-worker", "client": "sluice-client", "deliver": "sluice-deliver", "admin": "default"}
+USERS = {
+    "worker": "sluice-worker",
+    "client": "sluice-client",
+    "deliver": "sluice-deliver",
+    "author": "sluice-author",
+    "admin": "default",
+}
 
 
 def openssl(directory: Path, *arguments: str) -> None:
@@ -162,6 +168,26 @@ def deliver(guarded: Guarded, receiver: Receiver, count: int) -> None:
         assert said.returncode == 0, said.stderr
         assert "Traceback" not in said.stderr
     support.until(lambda: len(receiver.ids("/own")) == count, 5, "every verdict arrives")
+
+
+def test_an_author_and_a_worker_that_reads_the_registry_need_no_right_that_their_users_lack(
+    guarded: Guarded, admin: redis.Redis, tiny_clip: Path, site: support.Website, tmp_path: Path
+) -> None:
+    policies = support.write_house_policies(tmp_path / "policies")
+    author = {"redis_url": guarded.url("author"), "policies": "redis"}
+    for arguments in (("publish", "--all", policies), ("activate", "house@3"), ("rollback", "house"), ("history",),
+                      ("canary", "house@3", "--percent", 5), ("shadow", "house@2", "--off"), ("shadow", "house@2"),
+                      ("list",)):  # fmt: skip
+        said = support.sluice("policy", *arguments, settings=author)
+        assert said.returncode == 0, said.stderr
+    settings = {"model": tiny_clip, "policies": "redis", "policy": "house", "redis_url": guarded.url("worker")}
+    with support.running_worker(settings, tmp_path) as worker:
+        house = House(admin, site, tmp_path)
+        house.ended(house.enqueue("watched"))
+        assert worker.leave() == 0
+    said = support.sluice("policy", "disagreements", "house@2", settings=author)
+    assert said.returncode == 0, said.stderr
+    assert refusals(admin) == []
 
 
 @pytest.mark.parametrize(

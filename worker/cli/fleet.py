@@ -30,13 +30,9 @@ _PROMOTING = (*REGISTRY, "promote_min_verdicts", "promote_max_disagreement_perce
 
 def add_verbs(verbs: Any) -> None:
     """Add the group's commands."""
-    publish = _add(
-        verbs,
-        "publish",
-        _publish,
-        "put policy files into the fleet's registry, each version for ever",
-        "  sluice policy publish policies/default/v2.yaml\n  sluice policy publish --all policies/",
-    )
+    what = "put policy files into the fleet's registry, each version for ever"
+    examples = "  sluice policy publish policies/default/v2.yaml\n  sluice policy publish --all policies/"
+    publish = _signed(add(verbs, "publish", _publish, what, examples))
     publish.add_argument("files", nargs="*", type=Path, metavar="FILE", help="policy files")
     what = "every version in a directory, and its rollout for policies that have none"
     publish.add_argument("--all", type=Path, metavar="DIRECTORY", dest="directory", help=what)
@@ -49,19 +45,11 @@ def add_verbs(verbs: Any) -> None:
     promote = _add_change(verbs, "promote", _promote, what, _PROMOTING)
     promote.add_argument("--force", action="store_true", help="whatever it has seen")
     what = "make the version live that was live before"
-    rollback = _add(verbs, "rollback", _rollback, what, "  sluice policy rollback default")
+    rollback = _signed(add(verbs, "rollback", _rollback, what, "  sluice policy rollback default"))
     rollback.add_argument("policy", metavar="ID")
 
 
-def _add(
-    verbs: Any,
-    name: str,
-    run: Callable[[argparse.Namespace], int],
-    help_line: str,
-    examples: str,
-    settings: tuple[str, ...] = REGISTRY,
-) -> argparse.ArgumentParser:
-    parser = add(verbs, name, run, help_line, examples, settings)
+def _signed(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
     parser.add_argument("--author", metavar="NAME", help="who, for the history; your user name without it")
     return parser
 
@@ -74,7 +62,7 @@ def _add_change(
     settings: tuple[str, ...] = REGISTRY,
 ) -> argparse.ArgumentParser:
     more = " --percent 5" if name == "canary" else ""
-    parser = _add(verbs, name, run, help_line, f"  sluice policy {name} default@2{more}", settings)
+    parser = _signed(add(verbs, name, run, help_line, f"  sluice policy {name} default@2{more}", settings))
     parser.add_argument("ref", metavar="ID@VERSION")
     return parser
 
