@@ -56,6 +56,8 @@ def find_policies(settings: Settings, kept: PolicySet | None = None) -> FoundPol
         mark = source.mark()
         return FoundPolicies(require_default(source.load(), settings), source, mark)
     except redis.RedisError as error:
+        # Nothing was read, whatever the mark says: the first look that succeeds brings it in.
+        mark = None
         lost: SluiceError = RedisUnreachable(
             f"the policies at {mask_url(settings.redis_url)} cannot be read ({error}); start Redis, or set "
             "SLUICE_POLICIES to a directory"

@@ -14,10 +14,11 @@ import pytest
 import redis
 from support import HOUSE_POLICY, until, write_house_policies
 
+from worker.at_work import find_policies
 from worker.errors import PolicyConflict, PolicyInvalid, PolicyMissing
 from worker.policy import changes
 from worker.policy.changes import State
-from worker.policy.fleet import HISTORY, REVISION, Fleet, state_key, versions_key
+from worker.policy.fleet import HISTORY, IDS, REVISION, Fleet, state_key, versions_key
 from worker.policy.lint import lint_policy
 from worker.policy.publishing import Author
 from worker.policy.registry import PolicySet, load_directory
@@ -25,6 +26,7 @@ from worker.policy.rollout import Rollout
 from worker.policy.schema import Policy
 from worker.policy.sources import DirectorySource, PolicySource, RedisSource
 from worker.policy.watch import Reload, Watcher
+from worker.settings import Settings
 
 
 def house(version: int, review: float = 0.5) -> tuple[str, Policy]:
@@ -179,6 +181,21 @@ def test_a_set_survives_the_way_to_another_process(connection: redis.Redis, auth
 
     assert again == found
     assert again.policies["house", 1].digest == house(1)[1].digest
+
+
+def test_a_registry_that_could_not_be_read_is_read_at_the_first_look_that_can(
+    connection: redis.Redis, author: Author, redis_url: str
+) -> None:
+    settings = Settings(redis_url=redis_url, policies="redis", policy="house")
+    kept = find_policies(settings).policies
+    ids = connection.dump(IDS)
+    connection.set(IDS, "of another type")
+    found = find_policies(settings, kept)
+    assert (found.policies, found.problem is None) == (kept, False)
+    assert isinstance(ids, bytes)
+    connection.restore(IDS, 0, ids, replace=True)
+
+    assert found.source.mark() != found.mark
 
 
 # -- changes brought in ------------------------------------------------------------------------------------------------
