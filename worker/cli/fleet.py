@@ -14,7 +14,9 @@ import redis
 from worker.cli.registry import REGISTRY, add, connect, hint, say, split
 from worker.errors import PolicyConflict, PolicyInvalid, PolicyMissing, UsageError
 from worker.policy import changes
+from worker.policy.files import read_text
 from worker.policy.fleet import Fleet
+from worker.policy.lint import lint_policy
 from worker.policy.publishing import Author
 from worker.policy.registry import lint_policy_file, load_directory
 from worker.policy.sources import REDIS
@@ -70,8 +72,11 @@ def _add_change(
 def _publish(options: argparse.Namespace) -> int:
     if bool(options.files) == bool(options.directory):
         raise UsageError("name policy files, or a directory with --all")
-    files = sorted(options.directory.glob("*/v*.yaml")) if options.directory else options.files
-    rollouts = load_directory(options.directory).rollouts if options.directory else {}
+    files, rollouts = options.files, {}
+    if options.directory:
+        found = load_directory(options.directory)
+        files = [options.directory / name / f"v{number}.yaml" for name, number in sorted(found.policies)]
+        rollouts = found.rollouts
     policies = _read(files)
     settings, connection = connect(options)
     author = _author(options, connection)
@@ -96,7 +101,10 @@ def _read(files: list[Path]) -> list[tuple[str, Policy]]:
         policy, findings = lint_policy_file(file)
         wrong += [str(finding) for finding in findings]
         if policy is not None:
-            found.append((file.read_text("utf-8-sig"), policy))
+            text = read_text(file)
+            if lint_policy(text, str(file))[0] != policy:
+                raise PolicyConflict(f"{file} changed while it was read; run it again")
+            found.append((text, policy))
     if wrong:
         raise PolicyInvalid(wrong)
     return found

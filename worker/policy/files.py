@@ -5,7 +5,6 @@ In: paths. Out: what was checked, every finding, and the policies that are valid
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,11 +12,10 @@ from pathlib import Path
 from worker.errors import PolicyInvalid, PolicyMissing
 from worker.policy.cases import CASES_FILE, CasesFile, lint_cases
 from worker.policy.lint import Finding
-from worker.policy.registry import ROLLOUT_FILE, lint_paths, lint_policy_file, load_directory
+from worker.policy.registry import ROLLOUT_FILE, VERSION_FILE, lint_paths, lint_policy_file, load_directory
 from worker.policy.schema import Policy
 from worker.policy.wording import Page
 
-_VERSION_FILE = re.compile(r"v([1-9][0-9]{0,8})\.yaml")
 #: Larger files are not read whole, in bytes; what `places` reads is less.
 _MAX_BYTES = 2 * 1024 * 1024
 
@@ -104,7 +102,7 @@ def find_policy(ref: str, directory: Path) -> Policy:
 
 def version_files(directory: Path) -> dict[int, Path]:
     """Return the versions in a policy's directory, in order."""
-    found = {int(match[1]): file for file in directory.glob("v*.yaml") if (match := _VERSION_FILE.fullmatch(file.name))}
+    found = {int(match[1]): file for file in directory.glob("v*.yaml") if (match := VERSION_FILE.fullmatch(file.name))}
     return dict(sorted(found.items()))
 
 
@@ -150,7 +148,7 @@ def _newest_policy(directory: Path) -> Policy | None:
 def _policies_at(paths: Iterable[Path]) -> Iterator[Path]:
     for path in paths:
         if path.is_dir():
-            yield from sorted(file for file in path.rglob("v*.yaml") if _VERSION_FILE.fullmatch(file.name))
+            yield from sorted(file for file in path.rglob("v*.yaml") if VERSION_FILE.fullmatch(file.name))
         elif path.name != ROLLOUT_FILE:
             yield path
 

@@ -20,9 +20,10 @@ from worker.policy.rollout import Rollout
 from worker.policy.schema import Policy
 
 ROLLOUT_FILE = "rollout.yaml"
-_VERSION_FILE = re.compile(r"v([1-9][0-9]{0,8})\.yaml")
+#: What a version's file is called.
+VERSION_FILE = re.compile(r"v([1-9][0-9]{0,8})\.yaml")
 #: What was meant to be one: a file that nobody reads is a policy that nobody applies.
-_ALMOST_VERSION_FILE = re.compile(r"v[0-9].*\.ya?ml", re.IGNORECASE)
+_ALMOST_A_VERSION = re.compile(r"v[0-9].*\.ya?ml", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +105,7 @@ def load_directory(directory: Path) -> PolicySet:
 
 
 def _version_files(files: Iterable[Path]) -> list[Path]:
-    return sorted(file for file in files if _ALMOST_VERSION_FILE.fullmatch(file.name))
+    return sorted(file for file in files if _ALMOST_A_VERSION.fullmatch(file.name))
 
 
 def lint_policy_file(file: Path) -> tuple[Policy | None, list[Finding]]:
@@ -112,9 +113,9 @@ def lint_policy_file(file: Path) -> tuple[Policy | None, list[Finding]]:
     text, findings = _read(file)
     if text is None:
         return None, findings
-    match = _VERSION_FILE.fullmatch(file.name)
+    match = VERSION_FILE.fullmatch(file.name)
     policy, findings = lint_policy(text, str(file), (file.absolute().parent.name, int(match[1])) if match else None)
-    if match is None and _ALMOST_VERSION_FILE.fullmatch(file.name):
+    if match is None and _ALMOST_A_VERSION.fullmatch(file.name):
         findings.insert(0, Finding(str(file), 1, 1, "", "not the name of a version; call it v1.yaml, v2.yaml, …"))
     return (policy if not findings else None), findings
 
