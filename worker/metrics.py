@@ -12,6 +12,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disa
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
+from worker.disagreements import disagreements
 from worker.records import CategoryVerdict, Verdict
 
 #: Stages in the order of the flow.
@@ -159,7 +160,7 @@ class Metrics:
         for shadow in verdict.shadow:
             self.verdicts.labels(shadow.policy.id, "shadow", shadow.action).inc()
             self._observe_categories(shadow.policy.id, "shadow", shadow.categories)
-            for found_there in verdict.disagreements(shadow):
+            for found_there in disagreements(verdict, shadow):
                 self.policy_disagreements.labels(policy, found_there.category, found_there.direction).inc()
         if verdict.reason is not None:
             self.images_rejected.labels(verdict.reason).inc()

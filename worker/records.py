@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import re
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 
@@ -243,15 +242,6 @@ class ShadowVerdict(_Reported):
     categories: dict[str, CategoryVerdict]
 
 
-@dataclass(frozen=True, slots=True)
-class Disagreement:
-    """A category of which a version that watches said something else than the one that decided."""
-
-    category: str
-    #: What the watching version is.
-    direction: Literal["stricter", "milder"]
-
-
 class Verdict(_Reported):
     """One image under one policy version: the job's RQ return value and the stream's `verdict` field."""
 
@@ -273,22 +263,9 @@ class Verdict(_Reported):
     worker: str
     created_at: str
 
-    def disagreements(self, shadow: ShadowVerdict) -> list[Disagreement]:
-        """Say where a shadow differs, by category; a category that one of them lacks is an `allow` there."""
-        found = []
-        for name in dict.fromkeys((*self.categories, *shadow.categories)):
-            ours, theirs = (_action_order(each.get(name)) for each in (self.categories, shadow.categories))
-            if ours != theirs:
-                found.append(Disagreement(name, "stricter" if theirs > ours else "milder"))
-        return found
-
     def to_json(self) -> str:
         """Return the verdict as one line of JSON."""
         return self.model_dump_json()
-
-
-def _action_order(category: CategoryVerdict | None) -> int:
-    return ACTION_ORDER[category.action if category else "allow"]
 
 
 def verdict_id(source: str, policy: PolicyStamp, model: ModelStamp) -> str:

@@ -16,6 +16,7 @@ import redis
 import support
 from house import House
 
+from worker.disagreements import disagreements
 from worker.policy.changes import State
 from worker.policy.fleet import Fleet, versions_key
 from worker.records import Verdict
@@ -237,7 +238,7 @@ def test_what_a_shadow_says_otherwise_is_counted_and_sampled(
     jobs = house.enqueue_batch(*(f"upload-{number}" for number in range(12)))
     house.ended(*jobs)
     verdicts = [house.verdict(job) for job in jobs]
-    differing = [verdict for verdict in verdicts if verdict.disagreements(verdict.shadow[0])]
+    differing = [verdict for verdict in verdicts if disagreements(verdict, verdict.shadow[0])]
 
     done = support.sluice("policy", "disagreements", "house@2", "--json", settings={"redis_url": server.url})
     assert done.returncode == 0, done.stderr
@@ -245,7 +246,7 @@ def test_what_a_shadow_says_otherwise_is_counted_and_sampled(
     assert (counts["verdicts"], counts["disagreed"]) == (12, len(differing))
     assert {row["content_id"] for row in sample} == {verdict.content_id for verdict in differing}
     total = sum(row["images"] for row in counts["categories"])
-    assert total == sum(len(verdict.disagreements(verdict.shadow[0])) for verdict in verdicts)
+    assert total == sum(len(disagreements(verdict, verdict.shadow[0])) for verdict in verdicts)
     assert total == sum(
         worker.metric("sluice_policy_disagreements_total", policy="house", category=row["category"],
                       direction=row["direction"])

@@ -37,7 +37,6 @@ from worker.runtime.stable import ModelStable, Stable
 from worker.runtime.wire import Outcome
 from worker.settings import Settings, load_settings
 from worker.sinks.stream import VerdictStream
-from worker.sinks.watched import push_watched
 
 log = logging.getLogger(__name__)
 
@@ -295,9 +294,6 @@ class BatchWorker(CommandedWorker):
         for claim in claims:
             self._held.pop(claim.execution_id, None)
             self.executions.pop(claim.execution_id, None)
-        push_watched(
-            self.connection, [end.outcome.verdict for end in written if end.outcome.verdict and not end.retried]
-        )
         counts = observe_ends(self.metrics, written, time.perf_counter() - started)
         self.metrics.observe_memo(self.stable.take_memo())
         log.info("%d jobs in %.3f s: %s", len(claims), seconds, counts)

@@ -22,6 +22,7 @@ from rq.utils import utcformat
 from worker.errors import JobError, SluiceError, SourceUnavailable
 from worker.runtime.claims import DEATHS, prefixes_of, read_script
 from worker.runtime.ending_worker import End, EndingWorker
+from worker.sinks.watched import push_watched
 
 log = logging.getLogger(__name__)
 
@@ -79,6 +80,8 @@ class Ends:
         for end in slow:
             if self._by_rq(end):
                 written.append(end)
+        said = [end.outcome.verdict for end in written if end.outcome.verdict is not None and not end.retried]
+        push_watched(self._worker.connection, said)
         return written
 
     def _send(self, rows: Sequence[list[Any]], seconds_worked: float) -> list[int]:

@@ -15,6 +15,7 @@ from typing import Any
 
 import redis
 
+from worker.disagreements import disagreements
 from worker.records import Verdict
 
 log = logging.getLogger(__name__)
@@ -66,7 +67,7 @@ def push_watched(connection: redis.Redis, verdicts: Sequence[Verdict]) -> None:
             for shadow in verdict.shadow:
                 count_key, sample_key = keys_of(shadow.policy.id, shadow.policy.version or 0)
                 seen = counts.setdefault(count_key, Counter())
-                differing = {found.category: found.direction for found in verdict.disagreements(shadow)}
+                differing = {found.category: found.direction for found in disagreements(verdict, shadow)}
                 seen[_VERDICTS] += 1
                 if differing:
                     seen[_DISAGREED] += 1
