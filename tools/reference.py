@@ -34,7 +34,7 @@ def _text(part: object) -> str:
 def metrics_table() -> Iterator[str]:
     """Yield a row for each metric."""
     metrics = Metrics()
-    metrics.watch_queues(dict)
+    metrics.watch(dict)
     yield "| metric | type | labels | what it is |"
     yield "|---|---|---|---|"
     for collector in metrics.registry._collector_to_names:

@@ -12,6 +12,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disa
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
+from worker import __version__
 from worker.disagreements import disagreements
 from worker.records import CategoryVerdict, Verdict
 
@@ -26,8 +27,33 @@ RELOADS = ("ok", "invalid", "missing", "failed")
 #: endpoint is switched off. Lost is what the stream's limit took before it was read.
 WEBHOOK_OUTCOMES = ("delivered", "retried", "dead", "endpoint_off", "lost")
 
-#: Kind of what is remembered (image, text), and whether it was (hit, miss).
-MEMO_LABELS = ("kind", "result")
+#: How a horse ended too early: by SIGKILL, the kernel's for memory included; by itself; at the worker's hands, because
+#: a job of it was stopped, or was late.
+HORSE_ENDS = ("killed", "crashed", "stopped", "late")
+#: Why a decoder process was replaced; recycled: it had decoded as many images as one may.
+DECODER_ENDS = ("timeout", "memory", "crashed", "recycled")
+
+#: What a horse and its decoders count, brought to the worker with a batch: what it is and its labels → how often.
+#: ("memo", kind, hit or miss) · ("horse", cause) · ("decoder", cause)
+Counts = Mapping[tuple[str, ...], int]
+#: Name of a metric → its labels' values → value; what is not known is left out: a gap is true, a zero is not.
+Scraped = Mapping[str, Mapping[tuple[str, ...], float]]
+
+#: What is read when Prometheus asks: name → help, labels. Whatever Redis knows, every worker shows alike.
+SCRAPED: Mapping[str, tuple[str, tuple[str, ...]]] = {
+    "sluice_queue_jobs": ("Jobs that wait.", ("queue",)),
+    "sluice_queue_oldest_seconds": ("Age of the job that waits longest.", ("queue",)),
+    "sluice_queue_running_jobs": ("Jobs that workers hold.", ("queue",)),
+    "sluice_queue_dead_jobs": ("Jobs that failed and are kept: RQ's FailedJobRegistry.", ("queue",)),
+    "sluice_stream_entries": ("Entries of a stream.", ("stream",)),
+    "sluice_stream_max_entries": ("Entries beyond which a stream forgets its oldest.", ("stream",)),
+    "sluice_stream_lag": ("Verdicts that a consumer group has not read, where Redis knows.", ("group",)),
+    "sluice_redis_up": ("1 while Redis answers.", ()),
+    "sluice_redis_memory_bytes": ("Memory that Redis uses.", ()),
+    "sluice_redis_memory_limit_bytes": ("Memory that Redis may use; 0 without a limit.", ()),
+    "sluice_memory_bytes": ("Resident memory: the worker, its horse, and the horse's decoders.", ("process",)),
+    "sluice_memory_limit_bytes": ("Memory that the container may use, or that the machine has.", ()),
+}
 
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
 _SCORES = (0.01, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99, 1.0)
@@ -36,34 +62,33 @@ _IMAGES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 disable_created_metrics()
 
 
-class QueueCollector(Collector):
-    """Reads queues at scrape time, so that every worker shows the same truth.
+class ScrapedCollector(Collector):
+    """Reads the metrics of `SCRAPED` when it is asked.
 
     Args:
-        read: Queue name to (jobs waiting, age of the oldest in seconds).
+        read: What they are now.
     """
 
-    def __init__(self, read: Callable[[], Mapping[str, tuple[int, float]]]) -> None:
+    def __init__(self, read: Callable[[], Scraped]) -> None:
         self._read = read
 
     def describe(self) -> Iterable[Any]:
-        """Name the metrics without asking Redis."""
-        return self._families()
+        """Name the metrics without reading them."""
+        return self._families({})
 
     def collect(self) -> Iterable[Any]:
-        """Ask Redis."""
-        jobs, oldest = self._families()
-        for queue, (waiting, age_seconds) in self._read().items():
-            jobs.add_metric([queue], waiting)
-            oldest.add_metric([queue], age_seconds)
-        return [jobs, oldest]
+        """Read them."""
+        return self._families(self._read())
 
     @staticmethod
-    def _families() -> list[GaugeMetricFamily]:
-        return [
-            GaugeMetricFamily("sluice_queue_jobs", "Jobs that wait.", labels=["queue"]),
-            GaugeMetricFamily("sluice_queue_oldest_seconds", "Age of the job that waits longest.", labels=["queue"]),
-        ]
+    def _families(found: Scraped) -> list[GaugeMetricFamily]:
+        families = []
+        for name, (text, labels) in SCRAPED.items():
+            family = GaugeMetricFamily(name, text, labels=labels)
+            for values, value in found.get(name, {}).items():
+                family.add_metric(values, value)
+            families.append(family)
+        return families
 
 
 class Metrics:
@@ -97,7 +122,10 @@ class Metrics:
             **made,
         )
         self.memo = Counter(
-            "sluice_memo_total", "Images and sentences: known already (hit), or embedded (miss).", MEMO_LABELS, **made
+            "sluice_memo_total",
+            "Images and sentences: known already (hit), or embedded (miss).",
+            ["kind", "result"],
+            **made,
         )
         self.model_info = Gauge(
             "sluice_model_info", "The checkpoint in use.", ["model", "revision", "precision", "device"], **made
@@ -106,10 +134,22 @@ class Metrics:
             "sluice_webhooks_total", "Attempts to post a verdict; lost: never read off the stream.", ["outcome"], **made
         )
         self.up = Gauge("sluice_up", "1 while the worker takes jobs, or `sluice deliver` verdicts.", **made)
-        self._watch_policies()
+        Gauge("sluice_build_info", "What runs.", ["version"], **made).labels(__version__).set(1)
+        self._watch_processes(made)
+        self._watch_policies(made)
 
-    def _watch_policies(self) -> None:
-        made: dict[str, Any] = {"registry": self.registry}
+    def _watch_processes(self, made: dict[str, Any]) -> None:
+        self.horse_ends = Counter(
+            "sluice_horse_ends_total", "Horses that ended before they were told to.", ["cause"], **made
+        )
+        self.decoder_ends = Counter(
+            "sluice_decoder_ends_total", "Decoder processes that were replaced.", ["cause"], **made
+        )
+        self.jobs_recovered = Counter(
+            "sluice_jobs_recovered_total", "Jobs that were taken over from dead workers.", **made
+        )
+
+    def _watch_policies(self, made: dict[str, Any]) -> None:
         self.policy_info = Gauge(
             "sluice_policy_info", "Policy versions at work.", ["policy", "version", "role", "digest"], **made
         )
@@ -119,6 +159,10 @@ class Metrics:
             ["result"],
             **made,
         )
+        self.policy_reload_successful = Gauge(
+            "sluice_policy_last_reload_successful", "1 while the policies at work are those that there are.", **made
+        )
+        self.policy_reload_successful.set(1)
         self.policy_disagreements = Counter(
             "sluice_policy_disagreements_total",
             "Categories of which a version that watches said something else than the one that decided.",
@@ -126,9 +170,9 @@ class Metrics:
             **made,
         )
 
-    def watch_queues(self, read: Callable[[], Mapping[str, tuple[int, float]]]) -> None:
-        """Show the queues that `read` reports."""
-        self.registry.register(QueueCollector(read))
+    def watch(self, read: Callable[[], Scraped]) -> None:
+        """Show what `read` finds whenever Prometheus asks."""
+        self.registry.register(ScrapedCollector(read))
 
     def begin_queues(self, queues: Iterable[str]) -> None:
         """Show counters at 0 from the start, so that a rate exists before the first event."""
@@ -143,6 +187,10 @@ class Metrics:
         for kind in ("image", "text"):
             for result in ("hit", "miss"):
                 self.memo.labels(kind, result)
+        for cause in HORSE_ENDS:
+            self.horse_ends.labels(cause)
+        for cause in DECODER_ENDS:
+            self.decoder_ends.labels(cause)
 
     def begin_webhooks(self) -> None:
         """Show the counters of webhooks at 0 from the start."""
@@ -173,10 +221,11 @@ class Metrics:
             if stage in timings_seconds:
                 self.stage_seconds.labels(stage).observe(timings_seconds[stage])
 
-    def observe_memo(self, counts: Mapping[tuple[str, str], int]) -> None:
-        """Count what the memo knew of a batch: `(kind, result)` → how often."""
-        for (kind, result), times in counts.items():
-            self.memo.labels(kind, result).inc(times)
+    def observe_counts(self, counts: Counts) -> None:
+        """Count what a horse has counted."""
+        counters = {"memo": self.memo, "horse": self.horse_ends, "decoder": self.decoder_ends}
+        for (what, *labels), times in counts.items():
+            counters[what].labels(*labels).inc(times)
 
     def _observe_categories(self, policy: str, role: str, categories: Mapping[str, CategoryVerdict]) -> None:
         for name, found in categories.items():

@@ -6,6 +6,7 @@ import json
 import resource
 import signal
 import subprocess
+import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -47,23 +48,30 @@ class Pair:
     settings: dict[str, object]
     second: support.Worker | None = None
 
-    def occupy_the_first(self, seconds: float) -> list[Job]:
-        """Fill both places of the house's worker with slow jobs, so that it takes nothing meanwhile."""
-        jobs = []
-        for _ in range(2):
-            path = f"/occupied-{time.monotonic()}"
-            jobs.append(self.house.enqueue("occupied", image=self.house.slow_page(path, seconds)))
-            support.until(lambda job=jobs[-1]: job.get_status(refresh=True) == "started", what="taken")
-        return jobs
+    def batch_of_the_second(self, name: str, seconds: float) -> tuple[list[Job], list[Job]]:
+        """Have the second worker in the middle of a batch, with one slow image.
 
-    def batch_of_the_second(self, name: str, seconds: float) -> list[Job]:
-        """Have the second worker in the middle of a batch, with one slow image."""
-        path = f"/{name}"
+        Returns:
+            The batch; and the jobs that kept the house's own worker from taking it, which end now.
+        """
+        path, taken = f"/{name}", threading.Event()
+        occupied = []
+        for place in range(2):  # both of its places
+            image = {
+                "url": self.house.site.page(
+                    f"{path}-occupied-{place}", (200, PNG), tell=lambda: taken.wait(60) and None
+                )
+            }
+            occupied.append(self.house.enqueue("occupied", image=image))
+            support.until(lambda job=occupied[-1]: job.get_status(refresh=True) == "started", what="taken")
         names = [f"{name}-{place}" for place in range(4)]
         slow = {names[1]: {"image": self.house.slow_page(path, seconds)}}
         jobs = self.house.enqueue_batch(*names, queue="doomed", special=slow)
-        support.until(lambda: self.house.site.asked[path], what="the batch runs")
-        return jobs
+        try:
+            support.until(lambda: self.house.site.asked[path], what="the batch runs")
+        finally:
+            taken.set()
+        return jobs, occupied
 
 
 @pytest.fixture(scope="module")
@@ -213,11 +221,14 @@ def test_a_defect_that_one_image_brings_out_costs_the_others_nothing(house: Hous
 
 
 def test_a_job_that_is_late_fails_alone(house: House) -> None:
+    assert house.worker is not None
+    ends = house.worker.metric("sluice_horse_ends_total", cause="late")
     late = {"late": {"image": house.slow_page("/late", 4), "timeout": 1}}
     first, bad, last = house.enqueue_batch("before-late", "late", "after-late", special=late)
     assert house.ended(first, bad, last) == ["finished", "failed", "finished"]
     assert (house.verdict(bad).action, house.verdict(bad).reason) == ("review", "job_timeout")
     each_has_one_verdict(house, first, last)
+    assert house.worker.metric("sluice_horse_ends_total", cause="late") > ends
 
 
 def test_a_time_out_does_not_run_while_a_job_waits_for_the_batch_before_its_own(house: House) -> None:
@@ -229,16 +240,19 @@ def test_a_time_out_does_not_run_while_a_job_waits_for_the_batch_before_its_own(
 
 
 def test_an_operator_stops_one_job_of_a_batch(house: House) -> None:
+    assert house.worker is not None
     image = house.slow_page("/stopped", 30)
     stopped = house.enqueue("stopped", image=image, on_stopped=Callback("callbacks.stopped"))
     support.until(lambda: house.site.asked["/stopped"], what="the job runs")
     others = house.enqueue_batch("not-stopped-1", "not-stopped-2")
     support.until(lambda: house.started() == 3, what="the next batch is prepared")
+    ends = house.worker.metric("sluice_horse_ends_total", cause="stopped")
     send_stop_job_command(house.connection, stopped.id, serializer=house.queue().serializer)
     assert house.ended(stopped, seconds=20) == ["stopped"]
     assert (house.verdict(stopped).action, house.verdict(stopped).reason) == ("review", "job_stopped")
     assert f"{stopped.id} stopped".encode() in house.connection.lrange("told", 0, -1)
     each_has_one_verdict(house, *others)
+    assert house.worker.metric("sluice_horse_ends_total", cause="stopped") == ends + 1
 
 
 def test_a_job_that_is_cancelled_while_it_runs_has_its_verdict(house: House) -> None:
@@ -363,6 +377,7 @@ def test_an_image_that_kills_the_horse_is_quarantined_and_the_others_have_their_
     assert house.ended(bad) == ["failed"]
     assert (house.verdict(bad).action, house.verdict(bad).reason) == ("review", "worker_killed")
     assert house.site.asked["/poison"] == 4
+    assert house.worker.metric("sluice_horse_ends_total", cause="killed") >= 4
     each_has_one_verdict(house, first, *others)
 
 
@@ -380,8 +395,7 @@ def test_a_job_that_whole_workers_died_with_is_not_looked_at_again(house: House)
 def test_another_worker_ends_what_a_silent_worker_held_and_the_silent_one_comes_back(
     house: House, pair: Pair, second: support.Worker
 ) -> None:
-    occupied = pair.occupy_the_first(1)
-    jobs = pair.batch_of_the_second("silent", 2)
+    jobs, occupied = pair.batch_of_the_second("silent", 2)
     horse = second.horse_pid
     second.process.send_signal(signal.SIGSTOP)
     try:
@@ -397,8 +411,9 @@ def test_another_worker_ends_what_a_silent_worker_held_and_the_silent_one_comes_
 def test_a_killed_workers_jobs_are_ended_by_another_within_seconds_and_its_horse_dies_too(
     house: House, pair: Pair, second: support.Worker
 ) -> None:
-    occupied = pair.occupy_the_first(1)
-    jobs = pair.batch_of_the_second("killed", 2)
+    assert house.worker is not None
+    recovered = house.worker.metric("sluice_jobs_recovered_total")
+    jobs, occupied = pair.batch_of_the_second("killed", 2)
     assert all(job.get_status(refresh=True) == "started" for job in jobs)
     horse = second.horse_pid
     second.process.kill()
@@ -406,13 +421,13 @@ def test_a_killed_workers_jobs_are_ended_by_another_within_seconds_and_its_horse
     support.until(lambda: not support.is_alive(horse), 2, "the horse is dead")
     each_has_one_verdict(house, *jobs, *occupied, seconds=15)
     assert len(Worker.all(house.connection)) == 1
+    assert house.worker.metric("sluice_jobs_recovered_total") == recovered + len(jobs)
 
 
 def test_a_second_sigterm_gives_back_what_is_unfinished_and_another_worker_ends_it(
     house: House, pair: Pair, second: support.Worker
 ) -> None:
-    occupied = pair.occupy_the_first(3)
-    jobs = pair.batch_of_the_second("hurried", 6)
+    jobs, occupied = pair.batch_of_the_second("hurried", 6)
     second.process.send_signal(signal.SIGTERM)
     time.sleep(1.3)
     assert second.process.poll() is None
@@ -424,8 +439,7 @@ def test_a_second_sigterm_gives_back_what_is_unfinished_and_another_worker_ends_
 
 
 def test_a_shutdown_command_lets_a_worker_finish_its_batch(house: House, pair: Pair, second: support.Worker) -> None:
-    occupied = pair.occupy_the_first(1)
-    jobs = pair.batch_of_the_second("commanded", 2)
+    jobs, occupied = pair.batch_of_the_second("commanded", 2)
     (name,) = [worker.name for worker in Worker.all(house.connection) if worker.pid == second.process.pid]
     send_shutdown_command(house.connection, name)
     assert second.process.wait(support.PATIENCE_SECONDS) == 0

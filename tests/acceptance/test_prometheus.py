@@ -31,6 +31,8 @@ from worker.records import Verdict
 pytestmark = pytest.mark.timeout(120)
 
 PNG = support.encode(Image.new("RGB", (40, 40), "navy"))
+MIB = 1024 * 1024
+PROCESSES = ("worker", "horse", "decoders")
 QUEUES = ("moderation-high", "moderation", "moderation-bulk")
 
 #: Every metric and its labels, as the contract names them; histograms by their base name.
@@ -52,6 +54,20 @@ METRICS = {
     "sluice_uncalibrated_verdicts_total": {"policy"},
     "sluice_model_info": {"model", "revision", "precision", "device"},
     "sluice_up": set(),
+    "sluice_build_info": {"version"},
+    "sluice_queue_running_jobs": {"queue"},
+    "sluice_queue_dead_jobs": {"queue"},
+    "sluice_stream_entries": {"stream"},
+    "sluice_stream_max_entries": {"stream"},
+    "sluice_redis_up": set(),
+    "sluice_redis_memory_bytes": set(),
+    "sluice_redis_memory_limit_bytes": set(),
+    "sluice_memory_bytes": {"process"},
+    "sluice_memory_limit_bytes": set(),
+    "sluice_horse_ends_total": {"cause"},
+    "sluice_decoder_ends_total": {"cause"},
+    "sluice_jobs_recovered_total": set(),
+    "sluice_policy_last_reload_successful": set(),
 }
 LABEL_VALUES = {
     "queue": set(QUEUES),
@@ -63,6 +79,9 @@ LABEL_VALUES = {
     "stage": {"fetch", "decode", "embed", "score", "push"},
     "reason": set(REASONS),
     "direction": {"stricter", "milder"},
+    "cause": {"killed", "crashed", "stopped", "late", "timeout", "memory", "recycled"},
+    "process": set(PROCESSES),
+    "stream": {"verdicts", "ledger"},
 }
 
 Series = dict[tuple[str, tuple[tuple[str, str], ...]], float]
@@ -241,6 +260,43 @@ def _states(connection: redis.Redis) -> list[bytes]:
     return [connection.hget(key, "state") for key in connection.scan_iter("rq:worker:*", _type="hash")]  # type: ignore[misc]
 
 
+def test_a_job_that_runs_one_that_is_dead_and_a_reader_that_lags_are_seen(watched: Watched) -> None:
+    metric, moderation = watched.worker.metric, Moderation(watched.connection)
+    site = support.Website()
+    dead = metric("sluice_queue_dead_jobs", queue="moderation-high")
+    watched.connection.xgroup_create("sluice:verdicts", "late-reader", "0", mkstream=True)
+    entries = metric("sluice_stream_entries", stream="verdicts")
+    try:
+        slow = moderation.enqueue(content_id="slow", url=site.page("/slow", (200, PNG), wait_seconds=2))
+        running = functools.partial(metric, "sluice_queue_running_jobs", queue="moderation")
+        support.until(lambda: running() == 1, what="it runs")
+        gone = moderation.enqueue(content_id="gone", data=PNG, policy="nobody", priority="high")
+        watched.finish([slow, gone])
+    finally:
+        site.close()
+    assert running() == 0
+    assert metric("sluice_queue_dead_jobs", queue="moderation-high") == dead + 1
+    assert metric("sluice_stream_entries", stream="verdicts") == entries + 2
+    assert metric("sluice_stream_max_entries", stream="verdicts") == 100_000
+    assert metric("sluice_stream_lag", group="late-reader") == entries + 2
+    watched.connection.xreadgroup("late-reader", "one", {"sluice:verdicts": ">"}, count=1)
+    assert metric("sluice_stream_lag", group="late-reader") == entries + 1
+    for place in range(40):
+        watched.connection.xgroup_create("sluice:verdicts", f"more-{place}", "$")
+    assert len([labels for name, labels in watched.series() if name == "sluice_stream_lag"]) == 16
+    for group in ("late-reader", *(f"more-{place}" for place in range(40))):
+        watched.connection.xgroup_destroy("sluice:verdicts", group)
+
+
+def test_the_memory_of_each_process_and_of_redis_is_shown(watched: Watched) -> None:
+    memory = {process: watched.worker.metric("sluice_memory_bytes", process=process) for process in PROCESSES}
+    assert all(10 * MIB < held < watched.worker.metric("sluice_memory_limit_bytes") for held in memory.values()), memory
+    # torch is in the horse alone.
+    assert memory["worker"] < memory["horse"]
+    assert 0 < watched.worker.metric("sluice_redis_memory_bytes") < 1024 * MIB
+    assert watched.worker.metric("sluice_redis_memory_limit_bytes") == 0
+
+
 # -- the page --------------------------------------------------------------------------------------------------------
 
 
@@ -300,6 +356,10 @@ def test_garbage_on_a_queue_does_not_take_the_metrics_away(watched: Watched) -> 
             assert watched.page("/metrics")[0] == 200
             assert watched.worker.metric("sluice_up") == 1
             watched.connection.delete("rq:job:garbage", "rq:queue:moderation")
+        watched.connection.set("rq:queue:moderation", "no list")
+        assert watched.worker.metric("sluice_redis_up") == 1
+        assert watched.worker.metric("sluice_queue_jobs", queue="moderation-high") == 0
+        watched.connection.delete("rq:queue:moderation")
     finally:
         resume(watched.connection)
 
@@ -341,8 +401,9 @@ def test_a_worker_whose_redis_is_gone_is_live_not_ready_and_still_shows_its_coun
         _, says = support.until(lambda: (page := watched.page("/readyz"))[0] == 503 and page, 10, "not ready")
         assert says.startswith("Redis does not answer: ")
         assert watched.page("/livez") == (200, "ok\n")
-        names = {name for name, _ in watched.series()}
-        assert "sluice_queue_jobs" not in names
+        series = watched.series()
+        assert "sluice_queue_jobs" not in {name for name, _ in series}
+        assert series["sluice_redis_up", ()] == 0
         assert done() == before + 1
     finally:
         watched.server.start()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 import zlib
 from collections.abc import Iterator
@@ -17,6 +18,7 @@ from rq.serializers import JSONSerializer
 
 from worker.runtime.claims import HELD_PREFIX, LEASES, Hands
 from worker.runtime.hashes import max_data_bytes
+from worker.runtime.recovery import Keeper
 from worker.runtime.scheduling import SchedulerThread
 
 QUEUE = "moderation"
@@ -169,3 +171,20 @@ def test_a_job_whose_time_has_come_is_queued_as_rq_queues_it(
     assert (found.get_status(), found.kwargs, found.result_ttl, found.meta) == (
         "queued", {"content_id": "x"}, 77, {"a": 1},
     )  # fmt: skip
+
+
+def test_a_worker_that_leaves_has_no_heartbeat_left_to_come(connection: redis.Redis) -> None:
+    begun, beats = threading.Event(), []
+
+    def beat() -> None:
+        begun.set()
+        time.sleep(0.3)
+        beats.append(time.monotonic())
+
+    keeper = Keeper(hands(connection, "leaver"), list, beat, 0.1, lambda _: None)
+    keeper.start()
+    assert begun.wait(10)
+    keeper.close()
+    left = time.monotonic()
+    time.sleep(0.4)
+    assert max(beats) < left

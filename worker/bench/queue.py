@@ -62,11 +62,11 @@ class EmptyStable:
     def hear(self) -> None:
         """Hear nothing."""
 
-    def take_memo(self) -> dict[tuple[str, str], int]:
-        """Return nothing: there is no memo."""
+    def take_counts(self) -> dict[tuple[str, ...], int]:
+        """Return nothing: nothing is counted."""
         return {}
 
-    def kill(self) -> None:
+    def kill(self, cause: str) -> None:
         """Forget everything."""
         self._batches.clear()
 

@@ -17,7 +17,8 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 
 from worker.errors import DecodeCrashed, DecodeMemory, DecodeTimeout, ImageRejected, ImageTooLarge, JobError, Missing
@@ -35,6 +36,8 @@ _KEPT_VARIABLES = ("PATH", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "PYTHONPATH",
                    "LC_ALL", "SYSTEMROOT")  # fmt: skip
 
 Decoded = DecodedImage | JobError
+#: How what ended a process is called where ends are counted.
+_ENDS: dict[type, str] = {DecodeTimeout: "timeout", DecodeMemory: "memory", DecodeCrashed: "crashed"}
 
 
 class Decoder:
@@ -52,7 +55,8 @@ class Decoder:
     def __init__(self, limits: Limits, spec: ViewSpec, bounds: Bounds, processes: int) -> None:
         self._files: queue.SimpleQueue[tuple[bytes, Future[Decoded]] | None] = queue.SimpleQueue()
         self._is_closed = False
-        self._keepers = [_Keeper(limits, spec, bounds, self._files) for _ in range(processes)]
+        self._ends: queue.SimpleQueue[str] = queue.SimpleQueue()
+        self._keepers = [_Keeper(limits, spec, bounds, self._files, self._ends) for _ in range(processes)]
         for keeper in self._keepers:
             keeper.start()
 
@@ -80,6 +84,10 @@ class Decoder:
             for future in waiting:
                 future.cancel()
 
+    def take_ends(self) -> Mapping[str, int]:
+        """Return why processes were replaced since the last call: one of timeout, memory, crashed, recycled."""
+        return Counter(self._ends.get_nowait() for _ in range(self._ends.qsize()))
+
     def close(self) -> None:
         """End the processes, and the threads that keep them; after the images that are being decoded."""
         self._is_closed = True
@@ -102,10 +110,11 @@ class _Keeper(threading.Thread):
         spec: ViewSpec,
         bounds: Bounds,
         files: queue.SimpleQueue[tuple[bytes, Future[Decoded]] | None],
+        ends: queue.SimpleQueue[str],
     ) -> None:
         super().__init__(name="decode", daemon=True)
         self._limits, self._spec, self._bounds = limits, spec, bounds
-        self._files = files
+        self._files, self._ends = files, ends
         self._cell: _Cell | None = None
 
     @property
@@ -138,6 +147,7 @@ class _Keeper(threading.Thread):
             is_fresh = cell.decoded == 0
             image = cell.decode(data)
             if cell.is_over or cell.decoded >= self._bounds.images:
+                self._ends.put(_ENDS[type(image)] if cell.is_over else "recycled")
                 self._end()
                 self._cell = self._spawn()
             # What images before it did to a process is not this image's doing: a new process tells.
@@ -146,6 +156,8 @@ class _Keeper(threading.Thread):
 
     def _living(self) -> _Cell:
         if self._cell is None or self._cell.process.poll() is not None:
+            if self._cell is not None:  # it died with nothing in hand
+                self._ends.put("crashed")
             self._end()
             self._cell = self._spawn()
         self._cell.wait_ready()

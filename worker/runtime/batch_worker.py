@@ -111,10 +111,11 @@ class BatchWorker(CommandedWorker):
     def bootstrap(self, *args: Any, **kwargs: Any) -> None:
         """Load the model, take over what dead workers held, and appear."""
         self.stable.open()
-        recover(self._hands)
+        recovered = self.metrics.jobs_recovered.inc
+        recover(self._hands, recovered)
         super().bootstrap(*args, **kwargs)
         self._hands.renew(())
-        self._keeper = Keeper(self._hands, self._held.values, self.heartbeat, self.settings.recovery_seconds)
+        self._keeper = Keeper(self._hands, self._held.values, self.heartbeat, self.settings.recovery_seconds, recovered)
         self._keeper.start()
 
     def teardown(self) -> None:
@@ -129,7 +130,7 @@ class BatchWorker(CommandedWorker):
             self.pubsub_thread.stop()
         try:
             if self._held:
-                self.stable.kill()
+                self.stable.kill("stopped")
             # Asked of Redis: of a claim that was cut short it may know more than this process.
             if back := self._hands.give_back():
                 log.warning("%d unfinished jobs go back to their queues", len(back))
@@ -295,5 +296,5 @@ class BatchWorker(CommandedWorker):
             self._held.pop(claim.execution_id, None)
             self.executions.pop(claim.execution_id, None)
         counts = observe_ends(self.metrics, written, time.perf_counter() - started)
-        self.metrics.observe_memo(self.stable.take_memo())
+        self.metrics.observe_counts(self.stable.take_counts())
         log.info("%d jobs in %.3f s: %s", len(claims), seconds, counts)

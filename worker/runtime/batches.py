@@ -94,10 +94,10 @@ class Batches:
                 self._in_hand[0].deadline = _deadline_of(self._in_hand[0].claims)
             self._end(first, outcomes)
         elif self._wanted_stopped():
-            self._stable.kill()
+            self._stable.kill("stopped")
             self._run_apart(self._without_stopped([batch.claims for batch in self._take_all()]))
         elif time.monotonic() >= first.deadline:
-            self._stable.kill()
+            self._stable.kill("late")
             late, *others = self._take_all()
             log.warning("a batch of %d jobs took too long; its jobs are run apart", len(late.claims))
             self._run_apart([*_blame_late(late.claims), *(batch.claims for batch in others)])
@@ -149,8 +149,9 @@ class Batches:
             if outcomes is not None:
                 self._end(batch, outcomes)
                 continue
-            self._stable.kill()
-            stopped = self._without_stopped([group]) if self._wanted_stopped(group) else _blame_late(group)
+            is_stopped = self._wanted_stopped(group)
+            self._stable.kill("stopped" if is_stopped else "late")
+            stopped = self._without_stopped([group]) if is_stopped else _blame_late(group)
             waiting.extendleft(reversed(stopped))
 
     def _collect(self, batch: _Batch) -> list[Outcome] | None:

@@ -66,7 +66,7 @@ class Horse:
         self._received: queue.SimpleQueue[list[Task] | None] = queue.SimpleQueue()
         self._prepared: queue.Queue[_Batch | None] = queue.Queue(maxsize=1)
         #: What the memo knew since the last batch.
-        self._memo: Counter[tuple[str, str]] = Counter()
+        self._counts: Counter[tuple[str, ...]] = Counter()
 
     def run(self) -> None:
         """Work until the worker is gone."""
@@ -75,10 +75,11 @@ class Horse:
             threading.Thread(target=_or_die, args=(work,), name=work.__name__, daemon=True).start()
         while (batch := self._prepared.get()) is not None:
             outcomes = self._judge(batch)
-            memo, self._memo = self._memo, Counter()
+            counts, self._counts = self._counts, Counter()
+            counts += Counter({("decoder", cause): times for cause, times in self._app.decoder.take_ends().items()})
             try:
                 with self._saying:
-                    send_outcomes(self._connection, outcomes, memo)
+                    send_outcomes(self._connection, outcomes, counts)
             except OSError:
                 return
 
@@ -127,7 +128,7 @@ class Horse:
         if not prepared.jobs:
             return []
         judged = self._app.pipeline.judge(prepared)
-        self._memo += judged.memo
+        self._counts += Counter({("memo", *labels): times for labels, times in judged.memo.items()})
         return judged.outcomes
 
     def _judge_halves(self, jobs: Sequence[QueuedJob[ModerationJob]], error: Exception) -> list[Verdict | Exception]:

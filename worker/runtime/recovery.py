@@ -21,6 +21,8 @@ log = logging.getLogger(__name__)
 _BEATS_A_LEASE = 5
 #: Seconds between RQ's heartbeats.
 _HEARTBEAT_SECONDS = 10.0
+#: How long a beat may take that is under way when the worker leaves.
+_LAST_BEAT_SECONDS = 2.0
 
 
 class Keeper(threading.Thread):
@@ -40,12 +42,14 @@ class Keeper(threading.Thread):
         held: Callable[[], Iterable[Claim]],
         heartbeat: Callable[[], None],
         lease_seconds: float,
+        recovered: Callable[[int], None],
     ) -> None:
         super().__init__(name="keeper", daemon=True)
         self._hands = hands
         self._held = held
         self._heartbeat = heartbeat
         self._lease_seconds = lease_seconds
+        self._recovered = recovered
         self._done = threading.Event()
         #: Since when Redis has answered without a gap; the others need as long to say that they live.
         self._heard_since = self._heard = time.monotonic()
@@ -64,8 +68,12 @@ class Keeper(threading.Thread):
                 log.exception("no heartbeat")
 
     def close(self) -> None:
-        """End soon; the lease runs out by itself."""
+        """End, and wait for a beat that is under way: after the worker's death it would bring its key back to life.
+
+        Where Redis does not answer, it is not waited for; the lease runs out by itself.
+        """
         self._done.set()
+        self.join(_LAST_BEAT_SECONDS)
 
     def _beat(self) -> None:
         is_due = time.monotonic() >= self._next_heartbeat
@@ -84,10 +92,11 @@ class Keeper(threading.Thread):
         # After an absence of Redis all leases have run out, and the living need a moment to renew theirs.
         if time.monotonic() - self._heard_since < self._lease_seconds:
             return
-        recover(self._hands)
+        recover(self._hands, self._recovered)
 
 
-def recover(hands: Hands) -> None:
-    """Take over what dead workers held."""
+def recover(hands: Hands, recovered: Callable[[int], None]) -> None:
+    """Take over what dead workers held, and tell how many jobs they are."""
     for worker, jobs in hands.recover_dead().items():
+        recovered(len(jobs))
         log.warning("worker %s is dead; %d jobs go back to their queues: %s", worker, len(jobs), ", ".join(jobs))

@@ -9,21 +9,17 @@ import logging
 import time
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
-from typing import Any
 
 import redis
-from rq import Queue
-from rq.job import Job
-from rq.utils import utcparse
 
 from worker.connection import PatientBackoff, open_redis, require_redis
 from worker.errors import SluiceError
 from worker.metrics import Metrics
-from worker.records import seconds_since
 from worker.runtime.batch_worker import BatchWorker
 from worker.runtime.hashes import max_data_bytes
 from worker.runtime.health import HealthServer
 from worker.runtime.scheduling import SchedulerThread
+from worker.runtime.scraped import read_all
 from worker.runtime.stable import ModelStable, Ready
 from worker.settings import Settings, mask_url
 
@@ -126,7 +122,7 @@ class Service:
     def _listen(self, connection: redis.Redis) -> HealthServer | None:
         settings, metrics = self.settings, self._metrics
         metrics.begin_queues(settings.queues)
-        metrics.watch_queues(lambda: read_queues(settings.queues, connection))
+        metrics.watch(lambda: read_all(settings, connection, self._worker.stable.pid if self._worker else 0))
         if settings.metrics_port == 0:
             return None
         return HealthServer(
@@ -143,6 +139,7 @@ class Service:
         if reload is not None:
             metrics.policy_reloads.labels(reload).inc()
         self._policy_problem = ready.problem
+        metrics.policy_reload_successful.set(ready.problem is None)
         metrics.model_info.labels(ready.model, ready.revision, ready.precision, ready.device).set(1)
         metrics.policy_info.clear()
         for policy, version, role, digest, is_calibrated in ready.policies:
@@ -176,29 +173,3 @@ class Service:
         except redis.RedisError as error:
             problems.append(f"Redis does not answer: {error}")
         return problems
-
-
-def read_queues(queues: tuple[str, ...], connection: redis.Redis) -> dict[str, tuple[int, float]]:
-    """Return for each queue how many jobs wait, and the age in seconds of the one that waits longest.
-
-    Empty when Redis does not answer: a gap in a graph is true, a zero is not.
-    """
-    found = {}
-    try:
-        for name in queues:
-            queue = Queue(name, connection=connection, serializer="json")
-            found[name] = (int(queue.count), _seconds_waited(queue, connection))
-    except redis.RedisError as error:
-        log.warning("queues not read: %s", error)
-    return found
-
-
-def _seconds_waited(queue: Queue, connection: redis.Redis) -> float:
-    """Return the age of the first job of a queue: one field of it, for its arguments may be an image."""
-    try:
-        first: Any = connection.lindex(queue.key, 0)
-        enqueued_at: Any = connection.hget(Job.key_for(first.decode()), "enqueued_at") if first else None
-        return seconds_since(utcparse(enqueued_at.decode())) if enqueued_at else 0.0
-    except (ValueError, redis.ResponseError):
-        # Not a job, or not one of RQ's making: the worker will say so when it takes it.
-        return 0.0

@@ -7,19 +7,21 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import socket
 import struct
 import subprocess
 import sys
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
 from typing import Any, Protocol
 
 from worker.errors import SluiceError
+from worker.metrics import Counts
 from worker.runtime.claims import Claim
 from worker.runtime.wire import Outcome, Task, error_from_json, read_outcomes, reason_of, receive, send, send_tasks
 from worker.settings import Settings
@@ -57,11 +59,11 @@ class Stable(Protocol):
     def hear(self) -> None:
         """Take in what the horse says by itself while it has nothing in hand."""
 
-    def take_memo(self) -> Mapping[tuple[str, str], int]:
-        """Return what the memo knew since the last call: the labels of `sluice_memo_total` → how often."""
+    def take_counts(self) -> Counts:
+        """Return what was counted since the last call."""
 
-    def kill(self) -> None:
-        """End at once whatever runs; what was in hand is forgotten."""
+    def kill(self, cause: str) -> None:
+        """End at once whatever runs, for one of `worker.metrics.HORSE_ENDS`; what was in hand is forgotten."""
 
     def close(self) -> None:
         """Let the horse go."""
@@ -112,7 +114,7 @@ class ModelStable:
         self._tell = tell
         #: Policies at work, for a horse that finds them broken.
         self._kept = b""
-        self._memo: Counter[tuple[str, str]] = Counter()
+        self._counts: Counter[tuple[str, ...]] = Counter()
         self._settings = settings
         self._horse: _Horse | None = None
 
@@ -194,8 +196,8 @@ class ModelStable:
             self._take_policies(horse, header["policies"], blobs[0])
             return None
         horse.in_hand.popleft()
-        for kind, result, count in header["memo"]:
-            self._memo[kind, result] += count
+        for *what, times in header["counts"]:
+            self._counts[tuple(what)] += times
         return read_outcomes(header, blobs)
 
     def hear(self) -> None:
@@ -213,15 +215,16 @@ class ModelStable:
         horse.ready, self._kept = _read_ready(said), kept
         self._tell(horse.ready, reload)
 
-    def take_memo(self) -> Mapping[tuple[str, str], int]:
-        """Return what the horses' memo knew since the last call."""
-        memo, self._memo = self._memo, Counter()
-        return memo
+    def take_counts(self) -> Counts:
+        """Return what the horses counted since the last call, and how they ended."""
+        counts, self._counts = self._counts, Counter()
+        return counts
 
-    def kill(self) -> None:
+    def kill(self, cause: str) -> None:
         """Kill the horse; what it had in hand is forgotten here."""
         if self._horse is not None:
             self._horse.process.kill()
+            self._counts["horse", cause] += 1
             self._reap()
 
     def close(self) -> None:
@@ -249,6 +252,7 @@ class ModelStable:
             code = horse.process.wait()
         how = f"signal {-code}" if code < 0 else f"exit code {code}"
         self.deaths += 1
+        self._counts["horse", "killed" if code == -signal.SIGKILL else "crashed"] += 1
         self._reap()
         return HorseDied(f"horse {horse.process.pid} died ({how}) {when}")
 

@@ -6,7 +6,7 @@ In and out: messages of a header and blobs. The horse eats hostile images, so al
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from typing import Any
@@ -15,6 +15,7 @@ from rq.timeouts import JobTimeoutException
 
 from worker import errors
 from worker.errors import JobError, SluiceError
+from worker.metrics import Counts
 from worker.records import Verdict
 
 _SIZE_BYTES = 4
@@ -89,11 +90,11 @@ def read_tasks(header: dict[str, Any], blobs: Sequence[bytes]) -> list[Task]:
     return [Task(row[0], data, row[1], row[2]) for row, data in zip(header["tasks"], blobs, strict=True)]
 
 
-def send_outcomes(connection: Connection, outcomes: Sequence[Outcome], memo: Mapping[tuple[str, str], int]) -> None:
-    """Send what came of a batch, and what the memo knew meanwhile."""
+def send_outcomes(connection: Connection, outcomes: Sequence[Outcome], counts: Counts) -> None:
+    """Send what came of a batch, and what was counted meanwhile."""
     rows = [None if outcome.error is None else error_as_json(outcome.error) for outcome in outcomes]
     webhooks = [outcome.webhook for outcome in outcomes]
-    header = {"outcomes": rows, "webhooks": webhooks, "memo": [[*labels, count] for labels, count in memo.items()]}
+    header = {"outcomes": rows, "webhooks": webhooks, "counts": [[*what, times] for what, times in counts.items()]}
     send(connection, header, [outcome.payload for outcome in outcomes])
 
 

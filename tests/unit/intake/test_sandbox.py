@@ -175,6 +175,7 @@ def test_an_image_that_takes_too_long_ends_alone_with_its_reason(scan_bomb: byte
     assert isinstance(decoded[3], DecodeTimeout)
     assert decoded[3].reason == "decode_timeout"
     assert "SLUICE_DECODE_TIMEOUT_SECONDS" in str(decoded[3])
+    assert (decoder.take_ends(), decoder.take_ends()) == ({"timeout": 1}, {})
     for image, data in zip(decoded[:3] + decoded[4:], small, strict=True):
         assert np.array_equal(good(image).views[0], decode(data, LIMITS, SPEC).views[0])
     decoder.close()
@@ -188,6 +189,8 @@ def test_an_image_that_takes_too_much_memory_ends_alone_with_its_reason(webp_bom
     before, bomb, after = decoder([small, webp_bomb, small])
     assert isinstance(bomb, DecodeMemory)
     assert bomb.reason == "decode_memory"
+    # Once in a process that had decoded before, once in one of its own.
+    assert decoder.take_ends() == {"memory": 2}
     assert np.array_equal(good(before).views[0], good(after).views[0])
     decoder.close()
 
@@ -241,6 +244,7 @@ def test_an_image_whose_process_dies_twice_ends_alone_with_its_reason(webp_bomb:
     assert isinstance(crashed, DecodeCrashed)
     assert crashed.reason == "decode_crashed"
     assert "signal 11" in str(crashed)
+    assert decoder.take_ends() == {"crashed": 2}
     assert np.array_equal(good(before).views[0], good(after).views[0])
     decoder.close()
 
@@ -253,6 +257,7 @@ def test_an_image_whose_process_was_killed_before_it_is_not_blamed() -> None:
     os.kill(pid, signal.SIGKILL)
     good(decoder([small])[0])
     assert decoder.pids != [pid]
+    assert decoder.take_ends() == {"crashed": 1}
     decoder.close()
 
 
@@ -276,6 +281,7 @@ def test_a_process_is_replaced_after_so_many_images() -> None:
         good(decoder([encode(picture(seed=seed))])[0])
         seen.append(decoder.pids[0])
     assert len(set(seen)) == 3
+    assert decoder.take_ends() == {"recycled": 2}
     decoder.close()
 
 
