@@ -19,6 +19,7 @@ from safetensors.torch import load_file, save_file
 from support import encode, sluice, write_random_clip
 from transformers import BertConfig, BertModel, CLIPModel, CLIPProcessor
 from transformers.image_utils import load_image
+from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
 import worker.encoder
 from worker.encoder.clip import ClipEncoder, View, load_encoder
@@ -49,12 +50,15 @@ class Reference:
 
 
 def _refer(name: str, directory: Path) -> Reference:
+    processor = CLIPProcessor.from_pretrained(directory)
+    # Where torchvision is installed, transformers would resize with that, to other levels.
+    processor.image_processor = CLIPImageProcessorPil.from_pretrained(directory)
     return Reference(
         name,
         directory,
         load_encoder(name, None, "cpu", "fp32", 4),
         CLIPModel.from_pretrained(directory, dtype=torch.float32).eval(),
-        CLIPProcessor.from_pretrained(directory),
+        processor,
     )
 
 
