@@ -137,9 +137,8 @@ class DurableRedis:
             pytest.skip("needs redis-server or valkey-server on PATH")
         options = {"port": self.port, "bind": "127.0.0.1", "dir": self._directory, "save": "",
                    "appendonly": "yes", "appendfsync": "always"}  # fmt: skip
-        arguments = [part for name, value in options.items() for part in (f"--{name}", str(value))]
-        self._process = subprocess.Popen([binary, *arguments], stdout=subprocess.DEVNULL)
-        until(self._answers, what="Redis answers")
+        command = [binary, *(part for name, value in options.items() for part in (f"--{name}", str(value)))]
+        until(lambda: self._answers(command), what="Redis answers")
 
     def kill(self) -> None:
         """Kill it as a power cut does."""
@@ -148,10 +147,23 @@ class DurableRedis:
             self._process.wait()
             self._process = None
 
-    def _answers(self) -> bool:
+    def pause(self) -> None:
+        """Let it hang: it keeps its connections and answers nothing."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """Let it go on."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGCONT)
+
+    def _answers(self, command: Sequence[str | Path]) -> bool:
+        if self._process is None or self._process.poll() is not None:
+            # While it was away, another process may have had its port for a moment.
+            self._process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
         try:
             with redis.Redis(port=self.port, retry=Retry(NoBackoff(), 0)) as connection:
-                return bool(connection.ping())
+                return connection.info("server")["process_id"] == self._process.pid
         except redis.ConnectionError:
             return False
 

@@ -389,6 +389,16 @@ def test_a_worker_that_takes_jobs_is_live_and_ready(watched: Watched) -> None:
     assert (watched.page("/livez"), watched.page("/readyz")) == ((200, "ok\n"), (200, "ok\n"))
 
 
+def test_a_redis_that_hangs_does_not_hang_the_metrics(watched: Watched) -> None:
+    watched.server.pause()
+    try:
+        assert watched.series()["sluice_redis_up", ()] == 0
+        assert watched.page("/readyz")[0] == 503
+    finally:
+        watched.server.resume()
+    support.until(lambda: watched.page("/readyz")[0] == 200, what="ready again")
+
+
 def test_a_worker_whose_redis_is_gone_is_live_not_ready_and_still_shows_its_counters(watched: Watched) -> None:
     def done() -> float:
         return watched.worker.metric("sluice_jobs_total", queue="moderation", outcome="done")

@@ -28,6 +28,8 @@ log = logging.getLogger(__name__)
 _GOODBYE_SECONDS = 5.0
 #: Seconds after which RQ forgets a silent worker.
 _WORKER_TTL_SECONDS = 60
+#: How long Redis may take to answer a scrape or a probe; asked twice, it is still less than their own time-outs.
+_ANSWER_SECONDS = 1.5
 #: A loop that did not turn for so long is stuck: it turns many times a second, whatever the horse does.
 _STUCK_SECONDS = 120.0
 #: RQ's states of a worker that does not listen yet, to queues or to signals.
@@ -65,7 +67,7 @@ class Service:
         """
         settings = self.settings
         # Whoever asks about health or queues must have an answer soon, so these questions have no patience.
-        asking = open_redis(settings.redis_url)
+        asking = open_redis(settings.redis_url, answer_seconds=_ANSWER_SECONDS)
         require_redis(asking, mask_url(settings.redis_url))
         delivering = self._delivering(burst) if deliver else nullcontext()
         health = self._listen(asking)
