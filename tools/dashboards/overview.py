@@ -71,7 +71,7 @@ def _now() -> list[Any]:
         ),
         parts.states(
             parts.number(
-                "Redis",
+                "Redis answers",
                 "Whether every worker reached Redis when it was last asked. Without it nothing is claimed or ended.",
                 "short",
                 ("min(max by (instance) (sluice_redis_up))", "Redis"),
@@ -242,7 +242,7 @@ def _fleet() -> list[Any]:
 def _redis() -> list[Any]:
     return [
         parts.lines(
-            "Redis answers",
+            "Redis answers, by process",
             "1 where a worker reached Redis when it was asked for its metrics, else 0.",
             "short",
             ("max by (instance) (sluice_redis_up)", "{{instance}}"),
@@ -272,7 +272,7 @@ def _redis() -> list[Any]:
 def _webhooks() -> list[Any]:
     return [
         parts.lines(
-            "Webhooks",
+            "Webhook attempts",
             "Attempts to post a verdict. Dead letters lie in sluice:webhooks:dead; lost ones were never read.",
             "suffix: /s",
             ("sum by (outcome) (rate(sluice_webhooks_total[$__rate_interval]))", "{{outcome}}"),

@@ -62,7 +62,12 @@ def annotations(path: Path) -> list[Query]:
 
 
 def substitute(
-    expression: str, rate_interval: str = "10s", policy: str = ".+", queue: str = ".+", before: str = "10s"
+    expression: str,
+    rate_interval: str = "10s",
+    policy: str = ".+",
+    queue: str = ".+",
+    category: str = ".+",
+    before: str = "10s",
 ) -> str:
     """Put values in the place of a dashboard's variables, as Grafana does before it asks.
 
@@ -71,6 +76,7 @@ def substitute(
         rate_interval: PromQL duration, for `$__rate_interval` (four scrapes in Grafana) and `$__interval`.
         policy: Regular expression of policy ids.
         queue: Regular expression of queue names.
+        category: Regular expression of category names.
         before: PromQL duration that the present is compared with.
 
     Returns:
@@ -84,6 +90,7 @@ def substitute(
         "__interval": rate_interval,
         "policy": policy,
         "queue": queue,
+        "category": category,
         "before": before,
     }
 
