@@ -71,7 +71,8 @@ class Asking:
         else:
             asked = {"query": query, "start": self.start, "end": self.end, "step": self.step_seconds}
             found = [(row["metric"], row["values"]) for row in self._get("query_range", **asked)["result"]]
-        return [self._series(target.get("legendFormat", ""), labels, values) for labels, values in found]
+        named = [self._series(target.get("legendFormat", ""), labels, values) for labels, values in found]
+        return sorted(named, key=lambda each: each.name) if "sort" not in query else named
 
     def values_of(self, query: str) -> list[str]:
         """Ask for the values of a label: `label_values(metric, label)`."""
@@ -84,7 +85,9 @@ class Asking:
     def moments(self, annotation: dict[str, Any]) -> Iterator[tuple[float, str]]:
         """Yield when what an annotation marks happened, and its title."""
         for each in self.series({"expr": annotation["expr"], "legendFormat": annotation["titleFormat"]}):
-            yield float(each.times[0]), each.name
+            there = ~np.isnan(each.values)
+            begins = there & ~np.concatenate(([False], there[:-1]))
+            yield from ((float(time), each.name) for time in each.times[begins])
 
     def _series(self, legend: str, labels: dict[str, str], values: list[list[Any]]) -> Series:
         name = re.sub(r"{{(\w+)}}", lambda found: labels.get(found[1], ""), legend)

@@ -24,49 +24,43 @@ NAMED = {
     "red": "#f2495c",
     "dark-red": "#c4162a",
     "blue": "#5794f2",
+    "light-blue": "#8ab8ff",
+    "dark-blue": "#1f60c4",
     "yellow": "#fade2a",
     "purple": "#b877d9",
-    "super-light-blue": "#c0d8ff",
+    "super-light-purple": "#deb6f2",
 }
 #: Grafana's classic palette.
 PALETTE = (
     "#73bf69", "#f2cc0c", "#8ab8ff", "#ff780a", "#f2495c", "#5794f2", "#b877d9", "#705da0", "#37872d", "#fade2a",
     "#447ebc", "#c15c17", "#890f02", "#0a437c", "#6d1f62", "#584477", "#b7dbab", "#f4d598", "#70dbed", "#f9ba8f",
-    "#f29191", "#82b5d8", "#e5a8e2", "#aea2e0", "#629e51", "#e5ac0e", "#64b0c8", "#e0752d", "#bf1b00", "#0a50a1",
-    "#962d82", "#614d93", "#9ac48a", "#f2c96d", "#65c5db", "#f9934e", "#ea6460", "#5195ce", "#d683ce", "#806eb7",
-    "#3f6833", "#967302", "#2f575e", "#99440a", "#58140c", "#052b51", "#511749", "#3f2b5b", "#e0f9d7", "#fceaca",
-    "#cffaff", "#f9e2d2", "#fce2de", "#badff4", "#f9d9f9", "#dedaf7",
+    "#f29191", "#82b5d8", "#e5a8e2", "#aea2e0",
 )  # fmt: skip
 TEXT, GRID = "#ccccdc", "rgba(204,204,220,0.12)"
 
 
-def by_name(name: str) -> str:
-    """Choose a colour by a series' name, as Grafana's "classic palette (by series name)" does."""
-    found = 0
-    for sign in name:
-        found = ((found << 5) - found + ord(sign)) & 0xFFFFFFFF
-    signed = found - (1 << 32) if found >= 1 << 31 else found
-    return PALETTE[abs(signed) % len(PALETTE)]
-
-
-def colour(panel: dict[str, Any], name: str) -> str:
-    """Say what colour a series has in a panel."""
-    for override in panel["fieldConfig"].get("overrides", []):
-        if override["matcher"]["options"] == name:
-            for each in override["properties"]:
-                if each["id"] == "color":
-                    return NAMED[each["value"]["fixedColor"]]
-    return by_name(name)
+def colours(panel: dict[str, Any], found: Sequence[Series]) -> list[str]:
+    """Say what colour each series has in a panel: its own by name, or its turn's in the palette."""
+    fixed = {
+        override["matcher"]["options"]: NAMED[each["value"]["fixedColor"]]
+        for override in panel["fieldConfig"].get("overrides", [])
+        for each in override["properties"]
+        if each["id"] == "color"
+    }
+    return [fixed.get(each.name, PALETTE[turn % len(PALETTE)]) for turn, each in enumerate(found)]
 
 
 def timeseries(panel: dict[str, Any], found: Sequence[Series], moments: Sequence[tuple[float, str]]) -> str:
     """Draw lines, areas or bars over time, with a legend below and dashed lines where an operator looks or acts."""
+    if not found:
+        return _nothing()
     defaults = panel["fieldConfig"]["defaults"]
     custom = defaults.get("custom", {})
     stacked = custom.get("stacking", {}).get("mode") == "normal"
     figure = go.Figure()
-    for each in sorted(found, key=lambda one: one.name):
-        figure.add_trace(_trace(each, colour(panel, each.name), custom, stacked))
+    looks = colours(panel, found)
+    for each, look in zip(found, looks, strict=True):
+        figure.add_trace(_trace(each, look, custom, stacked))
     low, high = _range(defaults, found, stacked)
     if custom.get("thresholdsStyle", {}).get("mode") == "dashed":
         for step in defaults["thresholds"]["steps"][1:]:
@@ -75,10 +69,45 @@ def timeseries(panel: dict[str, Any], found: Sequence[Series], moments: Sequence
                 figure.add_hline(step["value"], line={"color": NAMED[step["color"]], "dash": "dash", "width": 1})
     for moment, _ in moments:
         figure.add_vline(_clock(np.array([moment]))[0], line={"color": NAMED["purple"], "dash": "dot", "width": 1})
-    values = ticks(low, high, defaults["unit"])
-    figure.update_yaxes(range=[low, high], tickvals=values, ticktext=[shown(one, defaults["unit"]) for one in values])
+    if custom.get("scaleDistribution", {}).get("type") == "log":
+        _scale_by_powers(figure, found, defaults["unit"])
+    else:
+        values = ticks(low, high, defaults["unit"])
+        names = [shown(one, defaults["unit"]) for one in values]
+        figure.update_yaxes(range=[low, high], tickvals=values, ticktext=names)
     figure.update_layout(showlegend=False, barmode="stack", bargap=0)
-    return _drawn(figure) + _legend([(each.name, colour(panel, each.name)) for each in found])
+    return _drawn(figure, found) + _legend([(each.name, look) for each, look in zip(found, looks, strict=True)])
+
+
+def _scale_by_powers(figure: Any, found: Sequence[Series], unit: str) -> None:
+    every = np.concatenate([each.values for each in found])
+    known = every[np.nan_to_num(every) > 0]
+    low, high = (math.floor(math.log10(known.min())), math.ceil(math.log10(known.max()))) if known.size else (0, 1)
+    values = [10.0**power for power in range(low, high + 1)]
+    names = [shown(one, unit) for one in values]
+    figure.update_yaxes(type="log", range=[low, max(high, low + 1)], tickvals=values, ticktext=names)
+
+
+def timeline(panel: dict[str, Any], found: Sequence[Series]) -> str:
+    """Draw a bar for each series, coloured by the state that it was in."""
+    states = panel["fieldConfig"]["defaults"]["mappings"][0]["options"]
+    looks = [NAMED[states[value]["color"]] for value in ("0", "1")]
+    figure = go.Figure(
+        go.Heatmap(
+            x=_clock(found[0].times) if found else [],
+            y=[each.name for each in found],
+            z=[each.values for each in found],
+            colorscale=[[0, looks[0]], [0.5, looks[0]], [0.5, looks[1]], [1, looks[1]]],
+            zmin=0,
+            zmax=1,
+            ygap=10,
+            showscale=False,
+        )
+    )
+    figure.update_yaxes(type="category")
+    return _drawn(figure, found) + _legend(
+        [(states[value]["text"], look) for value, look in zip("01", looks, strict=True)]
+    )
 
 
 def _trace(each: Series, line: str, custom: dict[str, Any], stacked: bool) -> Any:
@@ -93,7 +122,7 @@ def _trace(each: Series, line: str, custom: dict[str, Any], stacked: bool) -> An
 
 
 def _range(defaults: dict[str, Any], found: Sequence[Series], stacked: bool) -> tuple[float, float]:
-    every = np.array([each.values for each in found]) if found else np.zeros((1, 1))
+    every = np.array([each.values for each in found])
     with np.errstate(all="ignore"):
         highest = np.nanmax(np.nansum(every, axis=0) if stacked else np.nan_to_num(every), initial=0)
         lowest = np.nanmin(np.nan_to_num(every), initial=0)
@@ -112,7 +141,7 @@ def heatmap(panel: dict[str, Any], found: Sequence[Series]) -> str:
     cells = np.diff(np.nan_to_num(np.array([each.values for each in ordered])), axis=0, prepend=0).clip(min=0)
     names = [shown(bound, unit) if math.isfinite(bound) else "more" for bound in bounds]
     used = np.flatnonzero(cells.sum(axis=1))
-    keep = slice(0, min(len(names), (int(used[-1]) if used.size else 0) + 2))
+    keep = slice(0, min(len(names), (int(used[-1]) if used.size else 0) + 1))
     cells[cells <= panel["options"]["filterValues"]["le"]] = np.nan
     figure = go.Figure(
         go.Heatmap(
@@ -126,7 +155,7 @@ def heatmap(panel: dict[str, Any], found: Sequence[Series]) -> str:
         )
     )
     figure.update_yaxes(type="category", nticks=9)
-    return _drawn(figure)
+    return _drawn(figure, ordered)
 
 
 def stat(panel: dict[str, Any], found: Sequence[Series]) -> str:
@@ -156,16 +185,31 @@ def _course(values: Any, look: str) -> str:
 
 
 def table(panel: dict[str, Any], found: Sequence[Series]) -> str:
-    """Write rows of labels under their headings."""
+    """Write rows of labels under their headings, or values under those of one label."""
     [organized] = panel["transformations"]
+    if organized["id"] == "groupingToMatrix":
+        return _matrix(panel, found, organized["options"]["rowField"], organized["options"]["columnField"])
     columns = organized["options"]["renameByName"]
     order = sorted(columns, key=lambda name: organized["options"]["indexByName"][name])
     unit = panel["fieldConfig"]["defaults"]["unit"]
-    head = "".join(f"<th>{html.escape(columns[name])}</th>" for name in order)
-    body = "".join(
-        f"<tr>{''.join(f'<td>{html.escape(_cell(each, name, unit))}</td>' for name in order)}</tr>" for each in found
-    )
-    return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>" if found else _nothing()
+    body = [[_cell(each, name, unit) for name in order] for each in found]
+    return _table([columns[name] for name in order], body)
+
+
+def _matrix(panel: dict[str, Any], found: Sequence[Series], down: str, across: str) -> str:
+    unit = panel["fieldConfig"]["defaults"]["unit"]
+    values = {(each.labels[down], each.labels[across]): shown(each.last, unit) for each in found}
+    columns = sorted({column for _, column in values})
+    body = [[row, *(values.get((row, column), "") for column in columns)] for row in sorted({row for row, _ in values})]
+    return _table([f"{down}\\{across}", *columns], body)
+
+
+def _table(headings: Sequence[str], body: Sequence[Sequence[str]]) -> str:
+    def cells(kind: str, texts: Sequence[str]) -> str:
+        return f"<tr>{''.join(f'<{kind}>{html.escape(text)}</{kind}>' for text in texts)}</tr>"
+
+    rows = "".join(cells("td", row) for row in body)
+    return f"<table><thead>{cells('th', headings)}</thead><tbody>{rows}</tbody></table>" if body else _nothing()
 
 
 def _cell(each: Series, name: str, unit: str) -> str:
@@ -178,9 +222,9 @@ def bargauge(panel: dict[str, Any], found: Sequence[Series]) -> str:
     top = max((each.last for each in found if not math.isnan(each.last)), default=0) or 1
     rows = [
         f'<div class="name">{html.escape(each.name)}</div><div class="track"><div style="width:'
-        f'{100 * float(np.nan_to_num(each.last)) / top:.1f}%;background:{colour(panel, each.name)}"></div></div>'
+        f'{100 * float(np.nan_to_num(each.last)) / top:.1f}%;background:{look}"></div></div>'
         f"<div>{shown(each.last, unit)}</div>"
-        for each in found
+        for each, look in zip(found, colours(panel, found), strict=True)
     ]
     return f'<div class="bars">{"".join(rows)}</div>' if rows else _nothing()
 
@@ -199,7 +243,7 @@ def _clock(times: Any) -> Any:
     return [np.datetime64(int(each * 1000), "ms") for each in times]
 
 
-def _drawn(figure: Any) -> str:
+def _drawn(figure: Any, found: Sequence[Series]) -> str:
     figure.update_layout(
         template="plotly_dark",
         paper_bgcolor="rgba(0,0,0,0)",
@@ -207,7 +251,11 @@ def _drawn(figure: Any) -> str:
         margin={"l": 8, "r": 8, "t": 4, "b": 4},
         font={"size": 11, "color": TEXT, "family": "Inter, Helvetica, Arial, sans-serif"},
     )
-    figure.update_xaxes(gridcolor=GRID, tickformat="%H:%M:%S", nticks=5, automargin=True, tickangle=0)
+    figure.update_xaxes(
+        gridcolor=GRID, tickformat="%H:%M:%S", nticks=5, automargin=True, tickangle=0, ticklabelstandoff=6
+    )
     figure.update_yaxes(gridcolor=GRID, zeroline=False, automargin=True)
+    if found:
+        figure.update_xaxes(range=_clock(found[0].times[[0, -1]]))
     data = json.dumps(json.loads(figure.to_json()))
     return f"<div class='plot' data-figure='{html.escape(data, quote=True)}'></div>"

@@ -18,6 +18,7 @@ _DECIDED = 'sluice_verdicts_total{policy=~"$policy", role!="shadow"}[$__rate_int
 _ACTED = 'sluice_category_actions_total{policy=~"$policy", role!="shadow", action!="allow"}[$__rate_interval]'
 _BY_ROLE = 'sluice_category_actions_total{policy=~"$policy"}[$__rate_interval]'
 _DISAGREED = 'sluice_policy_disagreements_total{policy=~"$policy"}[$__rate_interval]'
+_UNCALIBRATED = 'sluice_uncalibrated_verdicts_total{policy=~"$policy"}[$__rate_interval]'
 _SUM = 'sum by (category) (rate(sluice_score_sum{policy=~"$policy"}[$__rate_interval]'
 _COUNT = 'sum by (category) (rate(sluice_score_count{policy=~"$policy"}[$__rate_interval]'
 #: `sluice deliver` exports the gauge too, but judges nothing.
@@ -73,7 +74,7 @@ def _now() -> list[Any]:
             (f"sum(rate({_decided('block')})) / sum(rate({_DECIDED}))", "block"),
         ),
         parts.number(
-            "Categories a shadow sees otherwise",
+            "Shadow disagrees",
             "Share of a watching version's categories that differ in action from the version that decided.",
             "percentunit",
             (f"sum(rate({_DISAGREED})) / sum(rate({_by_role('shadow')}))", "disagreements"),
@@ -84,8 +85,7 @@ def _now() -> list[Any]:
             "Share of the verdicts whose policy has no calibration for the model in use: their scores mean little.",
             "percentunit",
             (
-                'sum(rate(sluice_uncalibrated_verdicts_total{policy=~"$policy"}[$__rate_interval]))'
-                f" / sum(rate({_DECIDED}))",
+                f"(sum(rate({_UNCALIBRATED})) or vector(0)) / sum(rate({_DECIDED}))",
                 "uncalibrated",
             ),
             steps=[(None, parts.GOOD), (0.001, parts.LOOK)],
@@ -134,19 +134,21 @@ def _verdicts() -> list[Any]:
             (f"sum by (category) (rate({_ACTED}))", "{{category}}"),
             stacked=True,
         ),
-        parts.compared(
+        parts.matrix(
             "Blocked, by category and role",
             "Share of the images in which a category blocks, for the version at work and those that watch or try.",
             "percentunit",
             f"sum by (category, role) (rate({_acts('block')})) / sum by (category, role) (rate({_BY_ROLE}))",
-            "{{category}} {{role}}",
+            down="category",
+            across="role",
         ).span(12),
-        parts.compared(
+        parts.matrix(
             "Reviewed, by category and role",
             "Share of the images in which a category asks for review, for the version at work and the others.",
             "percentunit",
             f"sum by (category, role) (rate({_acts('review')})) / sum by (category, role) (rate({_BY_ROLE}))",
-            "{{category}} {{role}}",
+            down="category",
+            across="role",
         ).span(12),
     ]
 
@@ -206,7 +208,7 @@ def _scores() -> list[Any]:
             "Share of each policy's verdicts without calibration for the model. `sluice calibrate` mends it.",
             "percentunit",
             (
-                'sum by (policy) (rate(sluice_uncalibrated_verdicts_total{policy=~"$policy"}[$__rate_interval]))'
+                f"(sum by (policy) (rate({_UNCALIBRATED})) or 0 * sum by (policy) (rate({_DECIDED})))"
                 f" / sum by (policy) (rate({_DECIDED}))",
                 "{{policy}}",
             ),

@@ -135,14 +135,17 @@ def _saturation() -> list[Any]:
 
 def _inside() -> list[Any]:
     return [
-        parts.lines(
-            "Stage time, p95",
-            "95 of 100 batches spent at most this in a stage. Fetch waits for others' servers; embed is the model.",
-            "s",
-            (
-                "histogram_quantile(0.95, sum by (le, stage) (rate(sluice_stage_seconds_bucket[$__rate_interval])))",
-                "{{stage}}",
-            ),
+        parts.logarithmic(
+            parts.lines(
+                "Stage time, p95",
+                "95 of 100 batches spent at most this in a stage. Fetch waits for others' servers; embed is the model.",
+                "s",
+                (
+                    "histogram_quantile(0.95, sum by (le, stage) "
+                    "(rate(sluice_stage_seconds_bucket[$__rate_interval])))",
+                    "{{stage}}",
+                ),
+            )
         ).span(6),
         parts.lines(
             "Where time goes",
@@ -176,11 +179,11 @@ def _inside() -> list[Any]:
 
 def _fleet() -> list[Any]:
     return [
-        parts.lines(
+        parts.timeline(
             "Taking work, by process",
-            "1 while a worker takes jobs or `sluice deliver` verdicts; 0 while it drains or waits.",
-            "short",
+            "Green while a worker takes jobs or `sluice deliver` verdicts; orange while it drains or waits.",
             ("max by (instance) (sluice_up)", "{{instance}}"),
+            {0: ("waits", parts.LOOK), 1: ("takes work", parts.GOOD)},
         ).span(6),
         parts.lines(
             "Memory by process",
@@ -241,11 +244,11 @@ def _fleet() -> list[Any]:
 
 def _redis() -> list[Any]:
     return [
-        parts.lines(
+        parts.timeline(
             "Redis answers, by process",
-            "1 where a worker reached Redis when it was asked for its metrics, else 0.",
-            "short",
+            "Whether a worker reached Redis when it was asked for its metrics.",
             ("max by (instance) (sluice_redis_up)", "{{instance}}"),
+            {0: ("away", parts.BAD), 1: ("answers", parts.GOOD)},
         ).span(6),
         parts.lines(
             "Redis memory",
@@ -253,7 +256,9 @@ def _redis() -> list[Any]:
             "bytes",
             ("max(sluice_redis_memory_bytes)", "used"),
             ("max(sluice_redis_memory_limit_bytes) > 0", "limit"),
-        ).span(6),
+        )
+        .fill_opacity(0)
+        .span(6),
         parts.lines(
             "Streams against their cap",
             "A full stream forgets its oldest entries. By design for the ledger; of verdicts, readers may miss some.",

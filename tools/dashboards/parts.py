@@ -8,14 +8,25 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
-from grafana_foundation_sdk.builders import bargauge, common, dashboard, heatmap, prometheus, stat, table, timeseries
+from grafana_foundation_sdk.builders import (
+    bargauge,
+    common,
+    dashboard,
+    heatmap,
+    prometheus,
+    stat,
+    statetimeline,
+    table,
+    timeseries,
+)
 from grafana_foundation_sdk.models import common as options
 from grafana_foundation_sdk.models import dashboard as models
 from grafana_foundation_sdk.models.heatmap import HeatmapColorMode
 from grafana_foundation_sdk.models.prometheus import PromQueryFormat
 
 GOOD, LOOK, BAD, PLAIN = "green", "orange", "red", "blue"
-#: What an action, an outcome or a role looks like, wherever it is drawn: label → value → Grafana's colour.
+#: What the values of closed sets look like, wherever they are drawn: label → value → Grafana's colour. What operators
+#: and policy authors name (queues, categories) takes the next colour of the palette.
 COLOURS: Mapping[str, Mapping[str, str]] = {
     "action": {"allow": GOOD, "review": LOOK, "block": BAD},
     "outcome": {
@@ -30,13 +41,55 @@ COLOURS: Mapping[str, Mapping[str, str]] = {
     "role": {"live": PLAIN, "canary": "yellow", "shadow": "purple"},
     "direction": {"stricter": LOOK, "milder": PLAIN},
     "result": {"ok": GOOD, "invalid": LOOK, "missing": "yellow", "failed": BAD},
+    "cause": {
+        "killed": BAD,
+        "crashed": LOOK,
+        "memory": "dark-red",
+        "timeout": "purple",
+        "late": "purple",
+        "stopped": "yellow",
+        "recycled": PLAIN,
+    },
+    "stage": {
+        "fetch": "light-blue",
+        "decode": "purple",
+        "embed": "dark-blue",
+        "score": "yellow",
+        "push": "super-light-purple",
+    },
+    "process": {"worker": "light-blue", "horse": "dark-blue", "decoders": "purple"},
+    "queue": {"moderation-high": "purple", "moderation": PLAIN, "moderation-bulk": "light-blue"},
+    "reason": {
+        "address_refused": "dark-red",
+        "path_refused": "purple",
+        "source_refused": "yellow",
+        "source_unavailable": "light-blue",
+        "blob_mismatch": "dark-blue",
+        "image_too_large": "yellow",
+        "image_undecodable": "light-blue",
+        "image_truncated": "purple",
+        "image_format_refused": "dark-blue",
+        "decode_timeout": "purple",
+        "decode_memory": "dark-red",
+        "decode_crashed": LOOK,
+        "job_timeout": "yellow",
+        "worker_killed": BAD,
+        "unknown_policy": "light-blue",
+        "uncalibrated": "purple",
+        "invalid_job": "yellow",
+        "job_stopped": "dark-blue",
+        "internal_error": BAD,
+    },
+    "kind": {"image": PLAIN, "text": "purple"},
+    "stream": {"verdicts": PLAIN, "ledger": "purple"},
 }
 #: Series that are named by hand.
 NAMED = {"p50": PLAIN, "p95": LOOK, "p99": BAD, "limit": BAD, "used": PLAIN}
 
 #: Expression and legend of a query.
 Asked = tuple[str, str]
-Panel = TypeVar("Panel", timeseries.Panel, stat.Panel, heatmap.Panel, table.Panel, bargauge.Panel)
+Panel = TypeVar("Panel", timeseries.Panel, stat.Panel, statetimeline.Panel, heatmap.Panel, table.Panel, bargauge.Panel)
+Coloured = TypeVar("Coloured", timeseries.Panel, bargauge.Panel)
 
 _DATASOURCE = models.DataSourceRef(type_val="prometheus", uid="${datasource}")
 
@@ -46,10 +99,16 @@ def lines(title: str, description: str, unit: str, *asked: Asked, stacked: bool 
     panel = _panel(timeseries.Panel(), title, description, unit, asked)
     panel = panel.min(0).line_width(1).fill_opacity(60 if stacked else 8).show_points(options.VisibilityMode.NEVER)
     panel = panel.tooltip(common.VizTooltipOptions().mode(options.TooltipDisplayMode.MULTI))
-    panel = panel.legend(_legend()).color_scheme(_colour(models.FieldColorModeId.PALETTE_CLASSIC_BY_NAME))
+    panel = panel.legend(_legend()).color_scheme(_colour(models.FieldColorModeId.PALETTE_CLASSIC))
     if stacked:
         panel = panel.stacking(common.StackingConfig().mode(options.StackingMode.NORMAL).group("A"))
     return _coloured(panel, asked).height(8).span(8)
+
+
+def logarithmic(panel: timeseries.Panel) -> timeseries.Panel:
+    """Draw values a thousand times apart in one panel."""
+    scale = common.ScaleDistributionConfig().type(options.ScaleDistribution.LOG).log(10)
+    return panel.min(None).scale_distribution(scale).fill_opacity(0)
 
 
 def bars(title: str, description: str, *asked: Asked) -> timeseries.Panel:
@@ -75,13 +134,17 @@ def number(
     return panel.height(4).span(4)
 
 
-def states(panel: stat.Panel, names: Mapping[int, tuple[str, str]]) -> stat.Panel:
-    """Show names and colours in the place of numbers."""
-    shown = {
-        str(value): models.ValueMappingResult(text=text, color=colour, index=index)
-        for index, (value, (text, colour)) in enumerate(names.items())
-    }
-    return panel.mappings([models.ValueMap(options=shown)]).graph_mode(options.BigValueGraphMode.NONE)
+def states(panel: stat.Panel, names: Mapping[int, Asked]) -> stat.Panel:
+    """Show names and colours in the place of numbers; `names`: value → name, colour."""
+    return panel.mappings(_mapped(names)).graph_mode(options.BigValueGraphMode.NONE)
+
+
+def timeline(title: str, description: str, asked: Asked, names: Mapping[int, Asked]) -> statetimeline.Panel:
+    """Draw a bar for each series whose colour says which state it was in; `names`: value → name, colour."""
+    panel = _panel(statetimeline.Panel(), title, description, "short", [asked]).mappings(_mapped(names))
+    panel = panel.merge_values(merge_values=True).show_value(options.VisibilityMode.NEVER).row_height(0.8)
+    panel = panel.fill_opacity(80).line_width(0).legend(_legend()).thresholds(_steps([(None, BAD), (1, GOOD)]))
+    return panel.color_scheme(_colour(models.FieldColorModeId.THRESHOLDS)).height(8).span(8)
 
 
 def heat(title: str, description: str, unit: str, expression: str) -> heatmap.Panel:
@@ -120,8 +183,17 @@ def compared(title: str, description: str, unit: str, expression: str, legend: s
     panel = panel.with_target(_query(expression, legend).instant().ref_id("A")).min(0)
     panel = panel.reduce_options(common.ReduceDataOptions().calcs(["lastNotNull"]))
     panel = panel.orientation(options.VizOrientation.HORIZONTAL).display_mode(options.BarGaugeDisplayMode.BASIC)
-    panel = panel.color_scheme(_colour(models.FieldColorModeId.PALETTE_CLASSIC_BY_NAME))
-    return panel.height(8).span(8)
+    panel = panel.color_scheme(_colour(models.FieldColorModeId.PALETTE_CLASSIC))
+    return _coloured(panel, [(expression, legend)]).height(8).span(8)
+
+
+def matrix(title: str, description: str, unit: str, expression: str, down: str, across: str) -> table.Panel:
+    """Lay values of now out as a table whose rows are one label's values and whose columns another's."""
+    query = _query(expression, "").format(PromQueryFormat.TABLE).instant()
+    panel = _panel(table.Panel(), title, description, unit, ()).with_target(query.ref_id("A"))
+    wanted = {"columnField": across, "rowField": down, "valueField": "Value", "emptyValue": "null"}
+    panel = panel.show_header(show_header=True).decimals(1)
+    return panel.with_transformation(models.DataTransformerConfig(id_val="groupingToMatrix", options=wanted)).height(10)
 
 
 def _panel(panel: Panel, title: str, description: str, unit: str, asked: Sequence[Asked]) -> Panel:
@@ -141,6 +213,14 @@ def _legend() -> common.VizLegendOptions:
     return shown.display_mode(options.LegendDisplayMode.LIST).calcs([])
 
 
+def _mapped(names: Mapping[int, Asked]) -> list[Any]:
+    shown = {
+        str(value): models.ValueMappingResult(text=text, color=colour, index=index)
+        for index, (value, (text, colour)) in enumerate(names.items())
+    }
+    return [models.ValueMap(options=shown)]
+
+
 def _colour(mode: models.FieldColorModeId) -> dashboard.FieldColor:
     return dashboard.FieldColor().mode(mode)
 
@@ -150,7 +230,7 @@ def _steps(steps: Sequence[tuple[float | None, str]]) -> dashboard.ThresholdsCon
     return dashboard.ThresholdsConfig().mode(models.ThresholdsMode.ABSOLUTE).steps(found)
 
 
-def _coloured(panel: timeseries.Panel, asked: Sequence[Asked]) -> timeseries.Panel:
+def _coloured(panel: Coloured, asked: Sequence[Asked]) -> Coloured:
     for _, legend in asked:
         found = COLOURS.get(legend.strip("{}"), {legend: NAMED[legend]} if legend in NAMED else {})
         for name, colour in found.items():

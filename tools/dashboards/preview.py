@@ -93,12 +93,13 @@ def _panel(panel: dict[str, Any], asking: Asking, moments: list[tuple[float, str
     else:
         inner = {
             "heatmap": figures.heatmap,
+            "state-timeline": figures.timeline,
             "stat": figures.stat,
             "table": figures.table,
             "bargauge": figures.bargauge,
         }[panel["type"]](panel, found)
     about = html.escape(panel["description"], quote=True)
-    return f'<h2 title="{about}">{html.escape(panel["title"])}<i>ⓘ</i></h2>{inner}'
+    return f'<h2 title="{about}">{html.escape(panel["title"])}<i>i</i></h2>{inner}'
 
 
 def _placed(panel: dict[str, Any], inner: str) -> str:
