@@ -249,7 +249,7 @@ def test_an_action_has_the_same_colour_everywhere(dashboard: dict[str, Any], pan
     known = {name: colour for values in COLOURS.values() for name, colour in values.items()} | NAMED
     for override in panel["fieldConfig"]["overrides"]:
         [colour] = [each["value"]["fixedColor"] for each in override["properties"] if each["id"] == "color"]
-        assert known[override["matcher"]["options"]] == colour
+        assert known[override["matcher"]["options"].strip("/ $")] == colour
     legends = {target.get("legendFormat", "").strip("{}") for target in panel["targets"]}
     if panel["type"] == "timeseries" and legends & {*COLOURS, *NAMED}:
         assert panel["fieldConfig"]["overrides"]

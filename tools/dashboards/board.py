@@ -16,8 +16,8 @@ from grafana_foundation_sdk.models import dashboard as models
 
 #: Dashboard uid → title; the order of the links.
 BOARDS = {"sluice-overview": "Overview", "sluice-moderation": "Moderation", "sluice-intake": "Intake"}
-#: Where a reader finds what to do; relative, so that it stays on the operator's own Grafana or proxy.
-RUNBOOK = "/public/sluice/runbook.html"
+#: Where a reader finds what to do: Grafana serves files below its `public` directory, where docs/ is mounted.
+RUNBOOK = "/public/sluice/runbook.md"
 
 _LIVE = 'max by (policy, version) (sluice_policy_info{role="live", policy=~"$policy"}'
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import html
 import json
 import math
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -47,7 +48,18 @@ def colours(panel: dict[str, Any], found: Sequence[Series]) -> list[str]:
         for each in override["properties"]
         if each["id"] == "color"
     }
-    return [fixed.get(each.name, PALETTE[turn % len(PALETTE)]) for turn, each in enumerate(found)]
+    return [
+        # A regular expression is written /like this/.
+        next(
+            (look for name, look in fixed.items() if each.name == name or _fits(name, each.name)),
+            PALETTE[turn % len(PALETTE)],
+        )
+        for turn, each in enumerate(found)
+    ]
+
+
+def _fits(pattern: str, name: str) -> bool:
+    return len(pattern) > 1 and pattern[0] == pattern[-1] == "/" and re.search(pattern[1:-1], name) is not None
 
 
 def timeseries(panel: dict[str, Any], found: Sequence[Series], moments: Sequence[tuple[float, str]]) -> str:

@@ -232,8 +232,13 @@ def _steps(steps: Sequence[tuple[float | None, str]]) -> dashboard.ThresholdsCon
 
 def _coloured(panel: Coloured, asked: Sequence[Asked]) -> Coloured:
     for _, legend in asked:
-        found = COLOURS.get(legend.strip("{}"), {legend: NAMED[legend]} if legend in NAMED else {})
+        # Of `{{category}} {{direction}}`, the last says what it looks like.
+        before, _, last = legend.rpartition(" ")
+        found = COLOURS.get(last.strip("{}"), {last: NAMED[last]} if last in NAMED else {})
         for name, colour in found.items():
             fixed: Any = {"mode": "fixed", "fixedColor": colour}
-            panel = panel.override_by_name(name, [models.DynamicConfigValue(id_val="color", value=fixed)])
+            override = panel.override_by_regexp if before else panel.override_by_name
+            panel = override(
+                f"/ {name}$/" if before else name, [models.DynamicConfigValue(id_val="color", value=fixed)]
+            )
     return panel

@@ -49,7 +49,7 @@ def _dashboard(dashboard: dict[str, Any], asking: Asking) -> str:
     variables = "".join(
         f"<span>{html.escape(each.get('label') or each['name'])}: {html.escape(_chosen(each, asking))}</span>"
         for each in dashboard["templating"]["list"]
-    )
+    ) + "".join(f"<em>{html.escape(each['name'])}</em>" for each in dashboard["annotations"]["list"])
     return (
         f'<section id="{dashboard["uid"]}"><h1>{html.escape(dashboard["title"])}</h1>'
         f"<p>{html.escape(dashboard['description'])}</p>"
