@@ -42,7 +42,7 @@ def page(dashboards: list[dict[str, Any]], asking: Asking) -> str:
 
 def _dashboard(dashboard: dict[str, Any], asking: Asking) -> str:
     moments = [each for query in dashboard["annotations"]["list"] for each in asking.moments(query)]
-    panels = list(_repeated(dashboard, asking))
+    panels = list(repeated(dashboard, asking))
     drawn = "".join(
         _placed(panel, _heading(panel) or _panel(panel, asking.about(**more), moments)) for panel, more in panels
     )
@@ -62,7 +62,7 @@ def _chosen(variable: dict[str, Any], asking: Asking) -> str:
     return "All" if value == ".+" else value
 
 
-def _repeated(dashboard: dict[str, Any], asking: Asking) -> Iterator[tuple[dict[str, Any], dict[str, str]]]:
+def repeated(dashboard: dict[str, Any], asking: Asking) -> Iterator[tuple[dict[str, Any], dict[str, str]]]:
     """Yield panels with the values of variables that are theirs alone; a repeated panel comes once for each value."""
     variables = {each["name"]: each for each in dashboard["templating"]["list"]}
     for panel in dashboard["panels"]:
@@ -109,8 +109,8 @@ def _placed(panel: dict[str, Any], inner: str) -> str:
     return f'<div class="{kind}" style="{style}">{inner}</div>'
 
 
-def main() -> None:
-    """Write the page."""
+def arguments() -> argparse.ArgumentParser:
+    """Say what is asked for on the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--prometheus", required=True, metavar="URL")
     parser.add_argument("--output", type=Path, default=Path("build/dashboards.html"))
@@ -118,24 +118,25 @@ def main() -> None:
     parser.add_argument("--end", type=float, default=None, metavar="UNIX", help="when to stop looking; now")
     parser.add_argument("--scrape-seconds", type=float, default=5, help="how often that Prometheus scrapes")
     parser.add_argument("--before", default="1d", help="what scores are compared with")
-    parser.add_argument("--only", nargs="*", metavar="UID", help="dashboards to draw; all")
-    chosen = parser.parse_args()
+    return parser
+
+
+def asking_of(chosen: argparse.Namespace) -> Asking:
+    """Say where and about when to ask."""
     end = chosen.end or time.time()
     step = max(chosen.scrape_seconds, chosen.minutes * 60 / _POINTS)
     # Grafana's own rule: at least four scrapes, and no gap between points.
-    rate = max(4 * chosen.scrape_seconds, step + chosen.scrape_seconds)
-    variables = {
-        "rate_interval": f"{rate:.0f}s",
-        "policy": ".+",
-        "queue": ".+",
-        "category": ".+",
-        "before": chosen.before,
-    }
-    asking = Asking(chosen.prometheus.rstrip("/"), end - chosen.minutes * 60, end, step, variables)
+    rate = f"{max(4 * chosen.scrape_seconds, step + chosen.scrape_seconds):.0f}s"
+    variables = {"rate_interval": rate, "policy": ".+", "queue": ".+", "category": ".+", "before": chosen.before}
+    return Asking(chosen.prometheus.rstrip("/"), end - chosen.minutes * 60, end, step, variables)
+
+
+def main() -> None:
+    """Write the page."""
+    chosen = arguments().parse_args()
     dashboards = [read.load(path) for path in read.paths()]
-    wanted = [each for each in dashboards if not chosen.only or each["uid"] in chosen.only]
     chosen.output.parent.mkdir(parents=True, exist_ok=True)
-    chosen.output.write_text(page(wanted, asking))
+    chosen.output.write_text(page(dashboards, asking_of(chosen)))
 
 
 if __name__ == "__main__":
