@@ -97,7 +97,12 @@ _DATASOURCE = models.DataSourceRef(type_val="prometheus", uid="${datasource}")
 def lines(title: str, description: str, unit: str, *asked: Asked, stacked: bool = False) -> timeseries.Panel:
     """Draw values over time; stacked where they are parts of a whole."""
     panel = _panel(timeseries.Panel(), title, description, unit, asked)
-    panel = panel.min(0).line_width(0 if stacked else 1).fill_opacity(70 if stacked else 8).show_points(options.VisibilityMode.NEVER)
+    panel = (
+        panel.min(0)
+        .line_width(0 if stacked else 1)
+        .fill_opacity(70 if stacked else 8)
+        .show_points(options.VisibilityMode.NEVER)
+    )
     panel = panel.tooltip(common.VizTooltipOptions().mode(options.TooltipDisplayMode.MULTI))
     panel = panel.legend(_legend()).color_scheme(_colour(models.FieldColorModeId.PALETTE_CLASSIC))
     if stacked:
