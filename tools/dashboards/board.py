@@ -19,7 +19,7 @@ BOARDS = {"sluice-overview": "Overview", "sluice-moderation": "Moderation", "slu
 #: Where a reader finds what to do: Grafana serves files below its `public` directory, where docs/ is mounted.
 RUNBOOK = "/public/sluice/runbook.md"
 
-_LIVE = 'max by (policy, version) (sluice_policy_info{role="live", policy=~"$policy"}'
+_LIVE = 'sluice_policy_info{role="live", policy=~"$policy"}'
 
 
 def labelled(name: str, label: str, of: str, description: str) -> dashboard.QueryVariable:
@@ -91,14 +91,16 @@ def _links(uid: str) -> list[dashboard.DashboardLink]:
 
 
 def _activations() -> dict[str, Any]:
-    """Mark when a version went live: at work now, and not one step ago."""
+    """Mark when a version went live: at work now, not one step ago, and another was; else every start were one."""
+    before = f"{_LIVE} offset $__interval"
+    now = f"max by (policy, version) ({_LIVE}) unless max by (policy, version) ({before})"
     return {
         "name": "Policy activations",
         "datasource": {"type": "prometheus", "uid": "${datasource}"},
         "enable": True,
         "hide": False,
         "iconColor": "purple",
-        "expr": f"{_LIVE}) unless {_LIVE} offset $__interval)",
+        "expr": f"({now}) and on (policy) max by (policy) ({before})",
         "step": "10s",
         "titleFormat": "{{policy}} version {{version}} went live",
         "tagKeys": "policy,version",

@@ -72,7 +72,7 @@ def timeseries(panel: dict[str, Any], found: Sequence[Series], moments: Sequence
     figure = go.Figure()
     looks = colours(panel, found)
     for each, look in zip(found, looks, strict=True):
-        figure.add_trace(_trace(each, look, custom, stacked))
+        figure.add_traces([_trace(part, look, custom, stacked) for part in ([each] if stacked else _unbroken(each))])
     low, high = _range(defaults, found, stacked)
     if custom.get("thresholdsStyle", {}).get("mode") == "dashed":
         for step in defaults["thresholds"]["steps"][1:]:
@@ -120,6 +120,13 @@ def timeline(panel: dict[str, Any], found: Sequence[Series]) -> str:
     return _drawn(figure, found) + _legend(
         [(states[value]["text"], look) for value, look in zip("01", looks, strict=True)]
     )
+
+
+def _unbroken(each: Series) -> list[Series]:
+    """Cut a series at its gaps: an area would be drawn across them."""
+    known = np.flatnonzero(~np.isnan(each.values))
+    runs = np.split(known, np.flatnonzero(np.diff(known) > 1) + 1)
+    return [Series(each.name, each.labels, each.times[run], each.values[run]) for run in runs if run.size]
 
 
 def _trace(each: Series, line: str, custom: dict[str, Any], stacked: bool) -> Any:
@@ -264,7 +271,7 @@ def _drawn(figure: Any, found: Sequence[Series]) -> str:
         font={"size": 11, "color": TEXT, "family": "Inter, Helvetica, Arial, sans-serif"},
     )
     figure.update_xaxes(
-        gridcolor=GRID, tickformat="%H:%M:%S", nticks=5, automargin=True, tickangle=0, ticklabelstandoff=6
+        gridcolor=GRID, tickformat="%H:%M:%S", nticks=4, automargin=True, tickangle=0, ticklabelstandoff=6
     )
     figure.update_yaxes(gridcolor=GRID, zeroline=False, automargin=True)
     if found:

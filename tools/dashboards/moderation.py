@@ -177,13 +177,14 @@ def _roles() -> list[Any]:
             (f"sum by (direction) (rate({_DISAGREED}))", "{{direction}}"),
             stacked=True,
         ),
-        parts.compared(
+        parts.matrix(
             "Disagreements by category",
             "How often versions differ in each category now; `sluice policy disagreements` lists the images.",
             "suffix: /s",
             f"sum by (category, direction) (rate({_DISAGREED}))",
-            "{{category}} {{direction}}",
-        ),
+            down="category",
+            across="direction",
+        ).height(8),
     ]
 
 

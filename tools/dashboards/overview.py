@@ -57,7 +57,7 @@ def _now() -> list[Any]:
         ),
         parts.number(
             "Oldest job",
-            "Age of the job that waits longest: the first sign that nothing moves.",
+            "Age of the job that waits longest: the first sign that nothing moves. Bulk may wait: choose queues.",
             "s",
             ('max(max by (queue) (sluice_queue_oldest_seconds{queue=~"$queue"}))', "oldest"),
             steps=[(None, parts.GOOD), (60, parts.LOOK), (300, parts.BAD)],

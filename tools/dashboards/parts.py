@@ -197,8 +197,12 @@ def matrix(title: str, description: str, unit: str, expression: str, down: str, 
     query = _query(expression, "").format(PromQueryFormat.TABLE).instant()
     panel = _panel(table.Panel(), title, description, unit, ()).with_target(query.ref_id("A"))
     wanted = {"columnField": across, "rowField": down, "valueField": "Value", "emptyValue": "null"}
-    panel = panel.show_header(show_header=True).decimals(1)
-    return panel.with_transformation(models.DataTransformerConfig(id_val="groupingToMatrix", options=wanted)).height(10)
+    panel = panel.show_header(show_header=True).decimals(2)
+    return (
+        panel.with_transformation(models.DataTransformerConfig(id_val="groupingToMatrix", options=wanted))
+        .height(10)
+        .span(8)
+    )
 
 
 def _panel(panel: Panel, title: str, description: str, unit: str, asked: Sequence[Asked]) -> Panel:

@@ -43,7 +43,7 @@ def ticks(low: float, high: float, unit: str) -> list[float]:
     span = max(high - low, 1e-9)
     base = 1.0
     if unit in ("s", "bytes"):
-        base = next((factor for factor, _ in _SCALES[unit] if span >= factor * 2), 1.0)
+        base = next((factor for factor, _ in _SCALES[unit] if span >= factor), 1.0)
     raw = span / base / 4
     power = 10 ** math.floor(math.log10(raw))
     step = base * power * next(nice for nice in (1, 2, 5, 10) if raw <= nice * power)
