@@ -83,6 +83,8 @@ def labels(expression: Any, known: dict[str, Exported]) -> frozenset[str]:
 
 
 def _aggregated(expression: promql.AggregateExpr, known: dict[str, Exported]) -> frozenset[str]:
+    if str(expression.op) in ("topk", "bottomk"):
+        return labels(expression.expr, known)
     if expression.modifier is None:
         return frozenset()
     if expression.modifier.type != promql.AggModifierType.By:

@@ -37,6 +37,8 @@ PALETTE = (
     "#447ebc", "#c15c17", "#890f02", "#0a437c", "#6d1f62", "#584477", "#b7dbab", "#f4d598", "#70dbed", "#f9ba8f",
     "#f29191", "#82b5d8", "#e5a8e2", "#aea2e0",
 )  # fmt: skip
+#: From so many seconds on, an axis of time names minutes.
+_MINUTES_FROM_SECONDS = 180
 TEXT, GRID = "#ccccdc", "rgba(204,204,220,0.12)"
 
 
@@ -270,11 +272,11 @@ def _drawn(figure: Any, found: Sequence[Series]) -> str:
         margin={"l": 8, "r": 8, "t": 4, "b": 4},
         font={"size": 11, "color": TEXT, "family": "Inter, Helvetica, Arial, sans-serif"},
     )
-    figure.update_xaxes(
-        gridcolor=GRID, tickformat="%H:%M:%S", nticks=4, automargin=True, tickangle=0, ticklabelstandoff=6
-    )
+    figure.update_xaxes(gridcolor=GRID, nticks=6, automargin=True, tickangle=0, ticklabelstandoff=6)
     figure.update_yaxes(gridcolor=GRID, zeroline=False, automargin=True)
     if found:
-        figure.update_xaxes(range=_clock(found[0].times[[0, -1]]))
+        first, last = found[0].times[[0, -1]]
+        tick = "%H:%M" if last - first > _MINUTES_FROM_SECONDS else "%H:%M:%S"
+        figure.update_xaxes(range=_clock([first, last]), tickformat=tick)
     data = json.dumps(json.loads(figure.to_json()))
     return f"<div class='plot' data-figure='{html.escape(data, quote=True)}'></div>"

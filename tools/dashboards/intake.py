@@ -113,9 +113,9 @@ def _rejections() -> list[Any]:
         ),
         parts.compared(
             "Reasons now",
-            "All reasons beside each other, most of them at 0 on a good day.",
+            "The ten most frequent reasons beside each other.",
             "suffix: /s",
-            "sort_desc(sum by (reason) (rate(sluice_images_rejected_total[$__rate_interval])))",
+            "sort_desc(topk(10, sum by (reason) (rate(sluice_images_rejected_total[$__rate_interval]))))",
             "{{reason}}",
         ),
     ]

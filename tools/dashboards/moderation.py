@@ -213,7 +213,7 @@ def _scores() -> list[Any]:
                 f" / sum by (policy) (rate({_DECIDED}))",
                 "{{policy}}",
             ),
-        ),
+        ).max(1),
     ]
 
 
