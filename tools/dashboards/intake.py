@@ -20,7 +20,7 @@ _ATTACKS = "decode_timeout|decode_memory|decode_crashed|job_timeout|worker_kille
 def intake() -> str:
     """Make the dashboard."""
     rows = {
-        "Now": _now(),
+        "Now": [*_refused_now(), *_processes_now()],
         "Rejections": _rejections(),
         "Fetch and decode": _stages(),
         "Processes that files ended": _ends(),
@@ -33,7 +33,7 @@ def _rejected(reasons: str) -> str:
     return f'sluice_images_rejected_total{{reason=~"{reasons}"}}[$__rate_interval]'
 
 
-def _now() -> list[Any]:
+def _refused_now() -> list[Any]:
     return [
         parts.number(
             "Unreadable",
@@ -56,6 +56,11 @@ def _now() -> list[Any]:
             (f"sum(rate({_rejected(_ATTACKS)})) or vector(0)", "attacks"),
             steps=[(None, parts.GOOD), (0.01, parts.LOOK), (0.1, parts.BAD)],
         ),
+    ]
+
+
+def _processes_now() -> list[Any]:
+    return [
         parts.number(
             "Quarantined jobs",
             "Jobs that kill the process that looks at them, set aside alone. Keep the file: it is evidence.",

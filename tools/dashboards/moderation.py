@@ -28,8 +28,8 @@ _RELOADED = "sluice_policy_last_reload_successful and on (job, instance) sluice_
 def moderation() -> str:
     """Make the dashboard."""
     rows = {
-        "Now": _now(),
-        "Verdicts": _verdicts(),
+        "Now": [*_actions_now(), *_policies_now()],
+        "Verdicts": [*_actions(), *_by_category()],
         "Live, canary and shadow": _roles(),
         "Scores": _scores(),
         "Policies": _policies(),
@@ -52,7 +52,7 @@ def _before() -> dashboard.CustomVariable:
     return variable.description("How long ago the scores lie that those of now are compared with.")
 
 
-def _now() -> list[Any]:
+def _actions_now() -> list[Any]:
     return [
         parts.number(
             "Verdicts per second",
@@ -73,6 +73,11 @@ def _now() -> list[Any]:
             "percentunit",
             (f"sum(rate({_decided('block')})) / sum(rate({_DECIDED}))", "block"),
         ),
+    ]
+
+
+def _policies_now() -> list[Any]:
+    return [
         parts.number(
             "Shadow disagrees",
             "Share of a watching version's categories that differ in action from the version that decided.",
@@ -111,7 +116,7 @@ def _by_role(role: str) -> str:
     return f'sluice_category_actions_total{{policy=~"$policy", role="{role}"}}[$__rate_interval]'
 
 
-def _verdicts() -> list[Any]:
+def _actions() -> list[Any]:
     return [
         parts.lines(
             "Verdicts by action",
@@ -134,6 +139,11 @@ def _verdicts() -> list[Any]:
             (f"sum by (category) (rate({_ACTED}))", "{{category}}"),
             stacked=True,
         ),
+    ]
+
+
+def _by_category() -> list[Any]:
+    return [
         parts.matrix(
             "Blocked, by category and role",
             "Share of the images in which a category blocks, for the version at work and those that watch or try.",
