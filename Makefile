@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 # Three at a time: most of them wait for other processes. A file's tests stay together, for they share what they start.
 PYTEST := $(BIN)/pytest -n 3 --dist loadfile
 
-.PHONY: help demo test check conformance fmt bench chaos fuzz audit install clean
+.PHONY: help demo test check conformance fmt bench chaos fuzz audit dashboards-preview install clean
 
 help:
 	@echo "make demo    see Sluice work, with a Redis and a model of its own"
@@ -18,6 +18,7 @@ help:
 	@echo "make bench   measure; prints ratios, judges nothing"
 	@echo "make chaos   kill workers, models and Redis for ten minutes, and count the verdicts"
 	@echo "make fuzz    feed decoders with broken files for five minutes; ARGS=\"--seconds N\" makes it shorter"
+	@echo "make dashboards-preview  draw the dashboards without Grafana; ARGS=\"--prometheus URL\""
 	@echo "make install make .venv with everything that development needs"
 	@echo "make clean   remove what the others made"
 
@@ -63,6 +64,10 @@ bench: install
 
 chaos: install
 	$(BIN)/pytest -m chaos -s
+
+# Asks a Prometheus that has scraped workers; writes build/dashboards.html. ARGS="--prometheus http://127.0.0.1:9090".
+dashboards-preview: install
+	$(BIN)/python -m tools.dashboards.preview $(ARGS)
 
 fuzz: install
 	PYTHONPATH=.:tests $(BIN)/python -m fuzz $(ARGS)

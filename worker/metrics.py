@@ -14,6 +14,7 @@ from prometheus_client.registry import Collector
 
 from worker import __version__
 from worker.disagreements import disagreements
+from worker.errors import REASONS
 from worker.records import CategoryVerdict, Verdict
 
 #: Stages in the order of the flow.
@@ -187,6 +188,9 @@ class Metrics:
         for kind in ("image", "text"):
             for result in ("hit", "miss"):
                 self.memo.labels(kind, result)
+        # Of a reason that counts from 1, no rate would see the first: the one job that is quarantined.
+        for reason in REASONS:
+            self.images_rejected.labels(reason)
         for cause in HORSE_ENDS:
             self.horse_ends.labels(cause)
         for cause in DECODER_ENDS:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import html
 import http.client
 import json
+import re
 import shutil
 import subprocess
+import sys
 import time
 import urllib.parse
 from collections import Counter
@@ -24,12 +27,14 @@ from prometheus_client.parser import text_string_to_metric_families
 from rq.job import Job
 from rq.suspension import resume, suspend
 
+from tools.dashboards import read
 from worker.client import Moderation
 from worker.errors import REASONS
 from worker.records import Verdict
 
 pytestmark = pytest.mark.timeout(120)
 
+ROOT = Path(__file__).parents[2]
 PNG = support.encode(Image.new("RGB", (40, 40), "navy"))
 MIB = 1024 * 1024
 PROCESSES = ("worker", "horse", "decoders")
@@ -213,7 +218,7 @@ def test_prometheus_counts_what_was_done(watched: Watched, prometheus: str) -> N
         "sum by (action, policy, role) (sluice_verdicts_total)": dict(verdicts),
         "sum by (action, category, policy, role) (sluice_category_actions_total)": dict(categories),
         "sum by (category, policy) (sluice_score_count)": dict(scores),
-        "sum by (reason) (sluice_images_rejected_total)": dict(reasons),
+        "sum by (reason) (sluice_images_rejected_total) > 0": dict(reasons),
         "sum by (outcome, queue) (sluice_jobs_total) > 0": {
             ("done", "moderation"): 6, ("rejected", "moderation-high"): 3, ("rejected", "moderation-bulk"): 1,
             ("dead", "moderation"): 2,
@@ -233,6 +238,24 @@ def test_prometheus_counts_what_was_done(watched: Watched, prometheus: str) -> N
         with contextlib.suppress(AssertionError):
             support.until(functools.partial(agrees, prometheus, query, values), 15)
         assert ask(prometheus, query) == values, query
+
+
+def test_dashboards_are_drawn_from_what_prometheus_knows_on_one_page(watched: Watched, prometheus: str) -> None:
+    watched.finish(Moderation(watched.connection).enqueue_many([{"content_id": "drawn", "data": PNG}]))
+    support.until(lambda: len(ask(prometheus, "sum by (category) (sluice_score_count)")) == 2, 15, "scores are known")
+    page = watched.directory / "dashboards.html"
+    command = [sys.executable, "-m", "tools.dashboards.preview", f"--prometheus={prometheus}", f"--output={page}"]
+    subprocess.run([*command, "--minutes=0.5", "--scrape-seconds=1", "--before=5s"], cwd=ROOT, check=True, timeout=60)
+
+    text = page.read_text()
+    for dashboard in map(read.load, read.paths()):
+        for panel in read.drawn(dashboard):
+            # A panel that is repeated is there once for each value: of the policy's two categories.
+            titles = [panel["title"].replace("$category", name) for name in ("weapons", "drugs")]
+            assert all(f">{html.escape(title)}<" in text for title in titles)
+    assert re.search(r">Workers up<.+?<div class=\"stat\"[^>]*>1</div>", text)
+    assert "<td>house</td><td>2</td><td>shadow</td>" in text
+    assert not re.search(r"<(script|link|img)[^>]+(src|href)=", text)
 
 
 def test_prometheus_sees_how_many_jobs_wait_and_for_how_long(watched: Watched, prometheus: str) -> None:
