@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from worker.errors import REASONS
-from worker.metrics import Metrics
+from worker.metrics import SCRAPED, Metrics
 from worker.settings import PREFIX, Settings
 
 README = Path(__file__).parents[1] / "README.md"
@@ -40,7 +40,7 @@ def metrics_table() -> Iterator[str]:
     for collector in metrics.registry._collector_to_names:
         for family in collector.describe():
             name = family.name + ("_total" if family.type == "counter" else "")
-            labels = getattr(collector, "_labelnames", ("queue",))
+            labels = SCRAPED[name][1] if name in SCRAPED else collector._labelnames
             shown = ", ".join(f"`{label}`" for label in labels)
             yield f"| `{name}` | {family.type} | {shown} | {family.documentation} |"
 
