@@ -15,8 +15,8 @@ from typing import Any
 
 import torch
 from transformers import CLIPModel, CLIPProcessor
-from transformers.utils import cached_file
 from transformers.utils import logging as transformers_logging
+from transformers.utils.hub import cached_file
 
 from worker.errors import ModelUnavailable
 
