@@ -8,6 +8,9 @@
 #                    baked in, and then nothing is asked of the hub.
 #   MODEL_REVISION   branch, tag or commit of MODEL; a commit makes two builds alike.
 #   REVISION         the commit that is built, for the label.
+#
+# Size: the base image and 1,070 MB (`du -sm` of an environment that the same lines made with torch 2.13.0+cpu, Python 3.11),
+# 600 MB of which are torch's libraries and 126 MB transformers; a baked ViT-B/32 adds its checkpoint. With CUDA: not measured.
 ARG PYTHON=3.12.12-slim-bookworm
 ARG MODEL=""
 
