@@ -235,6 +235,16 @@ def test_the_health_check_of_redis_may_ping_and_nothing_else(deployed: Deployed)
         admin.acl_log_reset()
 
 
+def test_the_command_that_begins_a_backup_works_for_the_operators_user(deployed: Deployed) -> None:
+    if shutil.which("redis-cli") is None:
+        pytest.skip("needs redis-cli")
+    (command,) = re.findall(r"'(read -r .+BGREWRITEAOF)'", (DEPLOY / "README.md").read_text())
+    here = command.replace("redis-cli", f"redis-cli -p {deployed.port}")
+    password = deployed.secrets["admin_redis_password"]
+    done = subprocess.run(["sh", "-c", here], input=password, capture_output=True, text=True, check=False)
+    assert "rewriting" in done.stdout, done
+
+
 def test_a_job_goes_its_whole_way_under_the_users_of_the_script_and_no_right_is_missing(
     deployed: Deployed, receiver: tuple[str, Path], tiny_clip: Path, tmp_path: Path
 ) -> None:
