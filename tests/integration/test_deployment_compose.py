@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import jsonschema
 import pytest
@@ -94,6 +95,15 @@ def test_all_that_is_mounted_is_there_and_nothing_of_the_host_can_be_written() -
         assert mode == ["ro"], source
     named = {mount[0] for mount in mounts if not mount[0].startswith(".")}
     assert named == COMPOSE["volumes"].keys()
+
+
+def test_grafana_finds_its_dashboards_and_prometheus_where_they_are_put() -> None:
+    provisioning = DEPLOY / "grafana" / "provisioning"
+    (provider,) = yaml.safe_load((provisioning / "dashboards" / "sluice.yaml").read_text())["providers"]
+    assert f"./grafana/dashboards:{provider['options']['path']}:ro" in SERVICES["grafana"]["volumes"]
+    (source,) = yaml.safe_load((provisioning / "datasources" / "prometheus.yaml").read_text())["datasources"]
+    assert urlsplit(source["url"]).hostname in SERVICES
+    assert set(SERVICES["grafana"]["networks"]) & set(SERVICES["prometheus"]["networks"])
 
 
 def test_the_build_is_given_arguments_that_the_dockerfile_has() -> None:
