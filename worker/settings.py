@@ -1,6 +1,6 @@
 """Every setting, once: defaults, bounds and the line of help that the command and the README show.
 
-In: environment variables `SLUICE_*`, a `.env` file, flags. Out: one frozen `Settings`, read once in `app`.
+In: flags, variables `SLUICE_*`, secret files, a `.env` file. Out: one frozen `Settings`, read once in `app`.
 Never read the environment anywhere else.
 """
 
@@ -15,7 +15,13 @@ from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
 from pydantic import Field, ValidationError
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import (
+    BaseSettings,
+    PydanticBaseSettingsSource,
+    SecretsSettingsSource,
+    SettingsConfigDict,
+    SettingsError,
+)
 
 from worker.errors import UsageError
 from worker.setting_types import (
@@ -37,13 +43,16 @@ from worker.setting_types import (
 PREFIX = "SLUICE_"
 #: Fields whose value is never printed.
 SECRETS = frozenset({"redis_url", "webhook_url", "webhook_secret"})
+#: Where Docker and Podman mount secrets.
+SECRETS_DIRECTORY = Path("/run/secrets")
 _MIB = 1024 * 1024
 
 
 class Settings(BaseSettings):
     """The settings of one process.
 
-    Sizes are bytes, times seconds. `Settings(**flags)` overrides the environment, which overrides `.env`.
+    Sizes are bytes, times seconds. `Settings(**flags)` overrides the environment, which overrides secret files, which
+    override `.env`.
     """
 
     model_config = SettingsConfigDict(
@@ -54,6 +63,27 @@ class Settings(BaseSettings):
         validate_default=True,
         env_ignore_empty=True,
         hide_input_in_errors=True,
+    )
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Say what overrides what; where the secret files lie may itself be set."""
+        given = dotenv_settings() | env_settings() | init_settings()
+        directory = Path(given.get("secrets_dir", SECRETS_DIRECTORY))
+        # pydantic warns of a directory that is absent, as it is outside containers.
+        files = [SecretsSettingsSource(settings_cls, directory)] if directory.is_dir() else []
+        return (init_settings, env_settings, *files, dotenv_settings)
+
+    secrets_dir: Path = Field(
+        SECRETS_DIRECTORY,
+        description="a directory of secrets, one a file, named as its setting in small letters: `sluice_redis_url`",
     )
 
     redis_url: RedisUrl = Field(
@@ -176,7 +206,7 @@ class Settings(BaseSettings):
 
 
 def load_settings(flags: Mapping[str, Any] | None = None) -> Settings:
-    """Read the settings, flags first, then the environment, then `.env`, then defaults.
+    """Read the settings, flags first, then the environment, then secret files, then `.env`, then defaults.
 
     Args:
         flags: Field names to values; None values are left out.
@@ -195,6 +225,8 @@ def load_settings(flags: Mapping[str, Any] | None = None) -> Settings:
             message = item["msg"].removeprefix("Value error, ")
             lines.append(f"{PREFIX}{name.upper()}={shown}: {message[:1].lower()}{message[1:]}")
         raise UsageError("; ".join(lines)) from error
+    except SettingsError as error:
+        raise UsageError(f"a secret file cannot be read ({error.__cause__}); make it readable, in UTF-8") from error
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f".env cannot be read ({error}); make it a readable file in UTF-8") from error
 
@@ -203,28 +235,38 @@ def origin_of(settings: Settings, flags: Mapping[str, Any] | None = None) -> dic
     """Say for each field where its value came from.
 
     Returns:
-        Field name to `flag`, `environment`, `.env` or `default`.
+        Field name to `flag`, `environment`, `secret file`, `.env` or `default`.
     """
     environment = {name.upper() for name, value in os.environ.items() if value}
     given = {name for name, value in (flags or {}).items() if value is not None}
+    files = {file.name.lower().removeprefix(PREFIX.lower()) for file in _our_files(settings.secrets_dir)}
     origins = {}
     for name in Settings.model_fields:
         if name in given:
             origins[name] = "flag"
         elif PREFIX + name.upper() in environment:
             origins[name] = "environment"
+        elif name in files:
+            origins[name] = "secret file"
         else:
             origins[name] = ".env" if name in settings.model_fields_set else "default"
     return origins
 
 
-def unknown_variables() -> dict[str, str | None]:
-    """Environment variables with our prefix that name no setting, each with the nearest one that does."""
+def _our_files(directory: Path) -> list[Path]:
+    files = directory.iterdir() if directory.is_dir() else ()
+    return sorted(file for file in files if file.name.upper().startswith(PREFIX) and file.is_file())
+
+
+def unknown_variables(settings: Settings) -> dict[str, str | None]:
+    """Variables and secret files with our prefix that name no setting, each with the nearest name that does."""
     known = [PREFIX + name.upper() for name in Settings.model_fields]
+    variables = [(name, name) for name in os.environ if name.upper().startswith(PREFIX)]
+    files = [(str(file), file.name) for file in _our_files(settings.secrets_dir)]
     return {
-        name: next(iter(difflib.get_close_matches(name.upper(), known, n=1)), None)
-        for name in os.environ
-        if name.upper().startswith(PREFIX) and name.upper() not in known
+        shown: next(iter(difflib.get_close_matches(name.upper(), known, n=1)), None)
+        for shown, name in variables + files
+        if name.upper() not in known
     }
 
 

@@ -62,6 +62,7 @@ DEFAULTS: dict[str, Any] = {
     "webhook_retry_seconds": (5, 300, 1800, 7200, 18_000, 36_000, 50_400, 72_000, 86_400),
     "log_format": "console",
     "log_level": "info",
+    "secrets_dir": Path("/run/secrets"),
 }
 
 
@@ -126,6 +127,75 @@ def test_a_flag_that_was_not_given_overrides_nothing(env: Any) -> None:
 
     assert load_settings({"batch_size": None}).batch_size == 3
     assert origin_of(load_settings(), {"batch_size": None})["batch_size"] == "environment"
+
+
+def secret(name: str, text: str | bytes, directory: str = "secrets") -> None:
+    Path(directory).mkdir(exist_ok=True)
+    (Path(directory) / name).write_bytes(text if isinstance(text, bytes) else text.encode())
+
+
+def test_a_secret_file_is_overridden_by_the_environment_and_overrides_the_file_of_variables(env: Any) -> None:
+    dotenv("SLUICE_REDIS_URL=redis://from-dotenv\nSLUICE_WEBHOOK_SECRET=from-dotenv\nSLUICE_MODEL=from-dotenv\n")
+    env(SLUICE_SECRETS_DIR="secrets", SLUICE_POLICY="from-environment")
+    secret("sluice_redis_url", "redis://sluice-worker:geheim@redis:6379/0\n")
+    secret("sluice_policy", "from-secret")
+    secret("other_password", "x")
+
+    settings = load_settings()
+
+    assert settings.redis_url == "redis://sluice-worker:geheim@redis:6379/0"
+    assert (settings.policy, settings.model) == ("from-environment", "from-dotenv")
+    assert {name: origin for name, origin in origin_of(settings).items() if origin != "default"} == {
+        "redis_url": "secret file",
+        "webhook_secret": ".env",
+        "model": ".env",
+        "policy": "environment",
+        "secrets_dir": "environment",
+    }
+
+
+@pytest.mark.parametrize("way", ["flag", "environment", ".env"])
+def test_where_secret_files_lie_is_itself_a_setting(way: str, env: Any) -> None:
+    secret("sluice_webhook_secret", "whsec_x", "elsewhere")
+    flags = {"secrets_dir": "elsewhere"} if way == "flag" else {}
+    if way == "environment":
+        env(SLUICE_SECRETS_DIR="elsewhere")
+    if way == ".env":
+        dotenv("SLUICE_SECRETS_DIR=elsewhere\n")
+
+    settings = load_settings(flags)
+
+    assert settings.webhook_secret == "whsec_x"
+    assert origin_of(settings, flags)["secrets_dir"] == way
+
+
+def test_a_secret_file_with_a_wrong_value_is_named_without_it(env: Any) -> None:
+    env(SLUICE_SECRETS_DIR="secrets")
+    secret("sluice_redis_url", "http://user:geheim@host")
+
+    assert refusal() == "SLUICE_REDIS_URL=(hidden): start it with redis://, rediss:// or unix://"
+
+
+def test_an_empty_secret_file_is_an_error(env: Any) -> None:
+    env(SLUICE_SECRETS_DIR="secrets")
+    secret("sluice_redis_url", "\n")
+
+    assert refusal().startswith("SLUICE_REDIS_URL=(hidden): ")
+
+
+def test_a_secret_file_that_is_not_utf8_is_one_line(env: Any) -> None:
+    env(SLUICE_SECRETS_DIR="secrets")
+    secret("sluice_redis_url", b"redis://\xff")
+
+    assert "a secret file cannot be read" in refusal()
+
+
+def test_secret_files_that_name_no_setting_are_found(env: Any) -> None:
+    env(SLUICE_SECRETS_DIR="secrets")
+    secret("sluice_redis_ur", "redis://host")
+    secret("grafana_password", "x")
+
+    assert unknown_variables(load_settings()) == {"secrets/sluice_redis_ur": "SLUICE_REDIS_URL"}
 
 
 def test_a_value_equal_to_the_default_still_has_its_origin(env: Any) -> None:
@@ -284,7 +354,7 @@ def test_a_file_of_another_program_does_no_harm() -> None:
 def test_unknown_variables_are_found_with_the_nearest_name(env: Any) -> None:
     env(SLUICE_BATCHSIZE="8", SLUICE_REDIS="x", SLUICE_POLICY="default", SLUICE_ZZZZZZZZ="", OTHER="1", SLUICEBATCH="1")
 
-    assert unknown_variables() == {
+    assert unknown_variables(load_settings()) == {
         "SLUICE_BATCHSIZE": "SLUICE_BATCH_SIZE",
         "SLUICE_REDIS": "SLUICE_REDIS_URL",
         "SLUICE_ZZZZZZZZ": None,
@@ -294,7 +364,7 @@ def test_unknown_variables_are_found_with_the_nearest_name(env: Any) -> None:
 def test_a_known_variable_in_another_case_is_not_unknown(env: Any) -> None:
     env(Sluice_Batch_Size="8", sluice_polcy="x")
 
-    assert unknown_variables() == {"sluice_polcy": "SLUICE_POLICY"}
+    assert unknown_variables(load_settings()) == {"sluice_polcy": "SLUICE_POLICY"}
 
 
 def test_settings_are_frozen() -> None:

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 _SETTINGS = (
     "redis_url", "webhook_url", "webhook_secret", "webhook_allow_private", "webhook_timeout_seconds",
     "webhook_retry_seconds", "fetch_ports", "fetch_deny_networks", "fetch_allow_private", "verdict_stream_maxlen",
-    "metrics_port", "metrics_host", "log_format", "log_level",
+    "metrics_port", "metrics_host", "log_format", "log_level", "secrets_dir",
 )  # fmt: skip
 
 

@@ -63,11 +63,11 @@ def _doctor(options: argparse.Namespace) -> int:
     return Missing.exit_code if failed else 0
 
 
-def _check_settings(_: Settings) -> str:
-    unknown = unknown_variables()
+def _check_settings(settings: Settings) -> str:
+    unknown = unknown_variables(settings)
     if unknown:
         hints = [f"{name} (did you mean {near}?)" if near else name for name, near in unknown.items()]
-        raise SluiceError(f"unknown variables: {', '.join(hints)}; correct or unset them")
+        raise SluiceError(f"unknown: {', '.join(hints)}; correct or unset them")
     return "all known"
 
 

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from transformers import CLIPModel, CLIPProcessor
 from transformers.utils import logging as transformers_logging
+from transformers.utils.hub import cached_file
 
 from worker.errors import ModelUnavailable
 
@@ -68,7 +69,8 @@ def load_checkpoint(model: str, revision: str | None, *, download: bool = True) 
         # The weights are there by now, so the processor must come from the same place: no second wait for the hub.
         processor = CLIPProcessor.from_pretrained(source, revision=revision or "main", local_files_only=stays_here)
         _check_tokenizer(processor.tokenizer)
-    return Checkpoint(model, checkpoint_revision(directory) if is_local else _commit(loaded), loaded.eval(), processor)
+        commit = checkpoint_revision(directory) if is_local else _commit(source, revision or "main")
+    return Checkpoint(model, commit, loaded.eval(), processor)
 
 
 def checkpoint_revision(directory: Path) -> str:
@@ -94,8 +96,10 @@ def _check_tokenizer(tokenizer: Any) -> None:
         raise ModelUnavailable("it has no tokenizer: all sentences read the same")
 
 
-def _commit(model: CLIPModel) -> str:
-    return str(getattr(model.config, "_commit_hash", None) or "main")
+def _commit(model: str, revision: str) -> str:
+    """Return the commit that was loaded: the name of its folder in the hub's cache; models no longer know it."""
+    file: Any = cached_file(model, "config.json", revision=revision, local_files_only=True)
+    return Path(file).parent.name
 
 
 @contextmanager
