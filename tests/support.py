@@ -252,7 +252,7 @@ def is_alive(pid: int) -> bool:
 
 
 class Worker:
-    """A `sluice work` that runs, as a process of its own.
+    """A `sluice work` that runs, or another command that stays, as a process of its own.
 
     Attributes:
         process: It.
@@ -260,14 +260,19 @@ class Worker:
     """
 
     def __init__(
-        self, settings: Mapping[str, object], directory: Path, flags: Sequence[str], variables: Mapping[str, str]
+        self,
+        settings: Mapping[str, object],
+        directory: Path,
+        flags: Sequence[str],
+        variables: Mapping[str, str],
+        command: str = "work",
     ) -> None:
         port = free_port()
         self.metrics_url = f"http://127.0.0.1:{port}"
-        self._log = directory / f"worker-{port}.log"
+        self._log = directory / f"{command}-{port}.log"
         with self._log.open("wb") as file:
             self.process = subprocess.Popen(
-                [SLUICE, "work", *flags],
+                [SLUICE, command, *flags],
                 env=environment({"metrics_port": port} | dict(settings), **variables),
                 cwd=directory,
                 stdout=file,
