@@ -71,7 +71,8 @@ class Asking:
         else:
             asked = {"query": query, "start": self.start, "end": self.end, "step": self.step_seconds}
             found = [(row["metric"], row["values"]) for row in self._get("query_range", **asked)["result"]]
-        named = [self._series(target.get("legendFormat", ""), labels, values) for labels, values in found]
+        make = self._latest if target.get("instant") else self._filled
+        named = [make(target.get("legendFormat", ""), labels, values) for labels, values in found]
         return sorted(named, key=lambda each: each.name) if "sort" not in query else named
 
     def values_of(self, query: str) -> list[str]:
@@ -89,18 +90,23 @@ class Asking:
             begins = there & ~np.concatenate(([False], there[:-1]))
             yield from ((float(time), each.name) for time in each.times[begins])
 
-    def _series(self, legend: str, labels: dict[str, str], values: list[list[Any]]) -> Series:
-        name = re.sub(r"{{(\w+)}}", lambda found: labels.get(found[1], ""), legend)
+    def _latest(self, legend: str, labels: dict[str, str], values: list[list[Any]]) -> Series:
+        ((time, value),) = values
+        return Series(_named(legend, labels), labels, np.array([float(time)]), np.array([float(value)]))
+
+    def _filled(self, legend: str, labels: dict[str, str], values: list[list[Any]]) -> Series:
+        # A gap stays a gap: each series has a point, or none, at every step, even one that was there for a moment only.
         at = np.array([float(time) for time, _ in values])
-        if len(values) == 1:
-            return Series(name, labels, at, np.array([float(values[0][1])]))
-        # A gap stays a gap: each series has a point, or none, at every step.
         times = np.arange(self.start, self.end + self.step_seconds / 2, self.step_seconds)
         filled = np.full(times.shape, np.nan)
         filled[np.rint((at - self.start) / self.step_seconds).astype(int)] = [float(value) for _, value in values]
-        return Series(name, labels, times, filled)
+        return Series(_named(legend, labels), labels, times, filled)
 
     def _get(self, page: str, **asked: Any) -> Any:
         answer = httpx.get(f"{self.url}/api/v1/{page}", params=asked, timeout=30)
         answer.raise_for_status()
         return answer.json()["data"]
+
+
+def _named(legend: str, labels: dict[str, str]) -> str:
+    return re.sub(r"{{(\w+)}}", lambda found: labels.get(found[1], ""), legend)
