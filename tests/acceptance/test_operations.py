@@ -7,9 +7,11 @@ import functools
 import re
 import shutil
 import subprocess
+import sys
 import time
 from collections import Counter, defaultdict
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import promql
@@ -28,6 +30,7 @@ from worker.records import Verdict
 
 pytestmark = pytest.mark.timeout(240)
 
+ROOT = Path(__file__).parents[2]
 #: Reasons of `REASONS` that nobody can bring about from outside, and why.
 NOT_PLAYED = {"internal_error": "a defect of ours: none is known"}
 #: Queries of panels that have no data here, and why.
@@ -302,3 +305,14 @@ def test_alerts_on_what_happened_are_raised_and_no_others_fire(played: Played) -
     assert {name for name in found if "firing" in found[name]} == {
         name for name, state in RAISED.items() if state == "firing"
     }
+
+
+def test_every_dashboard_is_drawn_from_what_happened(played: Played, tmp_path: Path) -> None:
+    page, now = tmp_path / "dashboards.html", time.time()
+    command = [sys.executable, "-m", "tools.dashboards.preview", f"--prometheus={played.cast.prometheus.url}",
+               f"--output={page}", f"--minutes={(now - played.began) / 60}", f"--end={now}", "--scrape-seconds=1",
+               "--before=10s"]  # fmt: skip
+    subprocess.run(command, cwd=ROOT, check=True, timeout=100)
+    text = page.read_text()
+    for name in ("moderation-strict", "worker_killed", "decode_crashed"):
+        assert name in text, name

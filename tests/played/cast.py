@@ -44,7 +44,7 @@ class Cast:
     Attributes:
         directory: Where they run and log.
         policies: What the workers read.
-        workers: Those that run now.
+        workers: Those that take jobs now.
         deliverer: The `sluice deliver` beside them.
     """
 
@@ -56,6 +56,7 @@ class Cast:
     receiver: Receiver
     prometheus: Prometheus
     _stack: ExitStack
+    _running: dict[str, list[support.Worker]] = field(default_factory=lambda: {"work": [], "deliver": []})
     workers: list[support.Worker] = field(default_factory=list)
     deliverer: support.Worker | None = None
 
@@ -78,20 +79,24 @@ class Cast:
         """
         each = support.Worker(self._settings() | settings, self.directory, (), {}, command)
         self._stack.callback(_end, each)
+        self._running[command].append(each)
+        for job, kind in (("sluice", "work"), ("sluice-deliver", "deliver")):
+            # As a look-up of names finds what runs, ready or not.
+            self.prometheus.watch(job, *(one.metrics_url for one in self._running[kind]))
         return each
 
     def welcome(self, *workers: support.Worker) -> None:
-        """Wait until workers take jobs, and have Prometheus look at all that live."""
+        """Wait until workers take jobs."""
         for worker in workers:
             worker.wait_ready()
         self.workers += workers
-        self.prometheus.watch("sluice", *(worker.metrics_url for worker in self.workers))
 
     def kill(self, worker: support.Worker) -> None:
-        """Kill a worker as a machine that goes dark does; Prometheus misses it until another is welcome."""
+        """Kill a worker as a machine that goes dark does; Prometheus misses it until another is called."""
         worker.process.kill()
         worker.process.wait()
         self.workers.remove(worker)
+        self._running["work"].remove(worker)
 
     def has_caught_up(self, *prefixes: str) -> bool:
         """Whether Prometheus has what the exporters show now, of metrics whose names begin so."""
@@ -159,6 +164,5 @@ def assembled(directory: Path, prometheus_port: int = 0) -> Iterator[Cast]:
         cast = Cast(directory, policies, server, connection, site, receiver, prometheus, stack)
         cast.start_redis()
         cast.deliverer, *workers = (cast.call(command) for command in ("deliver", "work", "work"))
-        prometheus.watch("sluice-deliver", cast.deliverer.metrics_url)
         cast.welcome(*workers)
         yield cast
