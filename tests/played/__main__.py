@@ -9,9 +9,10 @@ from __future__ import annotations
 import argparse
 import json
 import signal
+import sys
 import tempfile
-import threading
 from pathlib import Path
+from types import FrameType
 
 from played import playing
 
@@ -22,16 +23,20 @@ def main() -> None:
     parser.add_argument("--for", dest="seconds", type=float, default=120.0, help="seconds that the play shall take")
     parser.add_argument("--prometheus-port", type=int, default=0, help="of 127.0.0.1; 0: any")
     options = parser.parse_args()
-    ended = threading.Event()
+    for signum in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(signum, end)
     with (
         tempfile.TemporaryDirectory(prefix="played-") as directory,
         playing(Path(directory), options.seconds, options.prometheus_port) as played,
     ):
-        for signum in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(signum, lambda *_: ended.set())
-        print(json.dumps({"prometheus": played.cast.prometheus.url, "began": played.began, "ended": played.ended}),
-                  flush=True)  # fmt: skip
-        ended.wait()
+        times = {"began": played.began, "ended": played.ended}
+        print(json.dumps({"prometheus": played.cast.prometheus.url} | times), flush=True)
+        signal.pause()
+
+
+def end(signum: int, frame: FrameType | None) -> None:
+    """End, and with it all that was started."""
+    sys.exit(0)
 
 
 main()
