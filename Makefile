@@ -18,7 +18,7 @@ help:
 	@echo "make bench   measure; prints ratios, judges nothing"
 	@echo "make chaos   kill workers, models and Redis for ten minutes, and count the verdicts"
 	@echo "make fuzz    feed decoders with broken files for five minutes; ARGS=\"--seconds N\" makes it shorter"
-	@echo "make dashboards-preview  draw the dashboards without Grafana; ARGS=\"--prometheus URL\""
+	@echo "make dashboards-preview  play all that can go wrong to a real Prometheus, and draw the dashboards from it"
 	@echo "make install make .venv with everything that development needs"
 	@echo "make clean   remove what the others made"
 
@@ -67,10 +67,11 @@ chaos: install
 
 # Asks a Prometheus that has scraped workers; writes build/dashboards.html. ARGS="--prometheus http://127.0.0.1:9090".
 dashboards-preview: install
-	$(BIN)/python -m tools.dashboards.preview $(ARGS)
+	PYTHONPATH=.:tests $(BIN)/python -m played --draw build/dashboards.html $(ARGS)
 
 fuzz: install
 	PYTHONPATH=.:tests $(BIN)/python -m fuzz $(ARGS)
+
 clean:
 	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
