@@ -31,6 +31,7 @@ from worker.policy.registry import PolicySet
 from worker.policy.watch import Reload, Watcher
 from worker.records import ModelStamp, ModerationJob, Verdict
 from worker.settings import Settings, load_settings
+from worker.sinks.ledger import LedgerStream
 from worker.sinks.stream import VerdictStream
 
 #: Longest wait for an answer of the memo.
@@ -48,6 +49,7 @@ class App:
     compiled: CompiledPolicies
     found: FoundPolicies
     stream: VerdictStream
+    ledger: LedgerStream
     sources: Sources
     decoder: Decoder
     #: None where there is no queue.
@@ -143,7 +145,8 @@ def build(settings: Settings, connection: redis.Redis | None, kept: PolicySet | 
         text_counts=compiled.take_counts,
     )
     stream = VerdictStream(settings.verdict_stream_maxlen)
-    return App(settings, encoder, pipeline, compiled, found, stream, sources, decoder, connection)
+    ledger = LedgerStream(settings.ledger_maxlen)
+    return App(settings, encoder, pipeline, compiled, found, stream, ledger, sources, decoder, connection)
 
 
 def fetch_limits(settings: Settings) -> FetchLimits:

@@ -12,6 +12,7 @@ from rq.job import Job, get_current_job
 
 from worker import app as sluice
 from worker.errors import JobError
+from worker.ledger.batch import halves
 from worker.pipeline import QueuedJob
 from worker.records import ModerationJob, Verdict, seconds_since
 
@@ -39,15 +40,19 @@ def moderate(**arguments: Any) -> dict[str, Any]:
         rq_job.id if rq_job else None,
         seconds_queued(rq_job) if rq_job else None,
     )
-    (outcome,) = app.judge([queued])
+    judged = app.pipeline.judge(app.pipeline.prepare([queued]))
+    (outcome,), (embedding,) = judged.outcomes, judged.embeddings
     # A Sluice worker pushes in the transaction that ends the job; under a stock worker this is the next best place.
     is_ours_to_push = rq_job is not None and not getattr(rq_job, "ends_with_verdict", False)
     if isinstance(outcome, JobError):
         if is_ours_to_push and not (outcome.retry and rq_job is not None and rq_job.should_retry):
             app.stream.push(app.connection, app.pipeline.unjudged(queued, outcome.reason), webhook=queued.job.webhook)
         raise outcome
-    if is_ours_to_push:
-        app.stream.push(app.connection, outcome, webhook=queued.job.webhook)
+    if is_ours_to_push and app.connection is not None:
+        with app.connection.pipeline() as together:
+            app.stream.push(together, outcome, webhook=queued.job.webhook)
+            app.ledger.push(together, outcome, b"" if embedding is None else halves(embedding))
+            together.execute()
     return as_return_value(outcome)
 
 

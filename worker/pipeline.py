@@ -10,10 +10,7 @@ import logging
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Generic, Literal, TypeVar
-
-import numpy as np
 
 from worker.errors import ImageRejected, JobError, Uncalibrated
 from worker.policy.compiled import CompiledPolicy, Matrix
@@ -29,20 +26,20 @@ from worker.records import (
     utc_now,
     verdict_id,
 )
-from worker.scoring import score
 from worker.stages import (
     Decodes,
     Embeds,
     Fetches,
     Remembers,
     SeenImage,
+    decide_all,
     decode_once,
     embed_once,
     follow,
     remember,
     timed,
 )
-from worker.verdict import Decision, decide, stamp
+from worker.verdict import Decision, stamp
 
 log = logging.getLogger(__name__)
 
@@ -82,6 +79,8 @@ class Judged:
 
     #: One for each job.
     outcomes: list[Verdict | JobError]
+    #: `(views, dim)` for each job whose image was looked at; None for the others.
+    embeddings: list[Matrix | None]
     #: What did not have to be embedded, and what had: the batch's images, and the sentences since the last batch.
     memo: MemoCounts
 
@@ -151,7 +150,7 @@ class Pipeline:
         """
         seconds = dict(prepared.seconds)
         with timed("embed", seconds):
-            embeddings = follow(prepared.images, lambda _, some: embed_once(some, self.encoder, self.memo))
+            embeddings = follow(prepared.images, lambda _, some: embed_once(some, self.encoder))
         with timed("score", seconds):
             decisions = follow(embeddings, lambda at, some: self._decide(prepared, at, some))
         outcomes = [
@@ -160,7 +159,8 @@ class Pipeline:
         ]
         new = remember(prepared.images, embeddings, self.memo)
         seen = sum(not isinstance(image, JobError) for image in prepared.images)
-        return Judged(outcomes, self.text_counts() + Counter({("image", "hit"): seen - new, ("image", "miss"): new}))
+        memo = self.text_counts() + Counter({("image", "hit"): seen - new, ("image", "miss"): new})
+        return Judged(outcomes, [None if isinstance(one, JobError) else one for one in embeddings], memo)
 
     def unjudged(self, queued: QueuedJob[Subject], reason: str) -> Verdict:
         """Return the `review` verdict of a job whose image was not judged.
@@ -212,7 +212,7 @@ class Pipeline:
         decided = {
             (ref, place): decision
             for ref, places in wanted.items()
-            for place, decision in zip(places, _decide_all(compiled[ref], [embeddings[p] for p in places]), strict=True)
+            for place, decision in zip(places, decide_all(compiled[ref], [embeddings[p] for p in places]), strict=True)
         }
         return [
             (
@@ -287,12 +287,6 @@ class Pipeline:
         rollout = policies.rollouts.get(self._ref(queued))
         is_canary = rollout is not None and rollout.canary is not None and rollout.canary.version == policy.version
         return "canary" if is_canary else "live"
-
-
-def _decide_all(compiled: CompiledPolicy, embeddings: Sequence[Matrix]) -> list[Decision]:
-    scores = score(np.concatenate(embeddings), compiled)
-    ends = np.cumsum([0, *(len(part) for part in embeddings)])
-    return [decide(compiled, scores.rows(slice(int(start), int(end)))) for start, end in pairwise(ends)]
 
 
 def _shadow(compiled: CompiledPolicy, decision: Decision) -> ShadowVerdict:

@@ -180,6 +180,14 @@ class Settings(BaseSettings):
         86_400, ge=0, description="for how long an image that was seen is not embedded again; 0 remembers none"
     )
     verdict_stream_maxlen: int = Field(100_000, ge=1, description="verdicts that the Redis stream keeps, about")
+    ledger_maxlen: int = Field(
+        50_000,
+        ge=0,
+        description="embeddings of judged images that the Redis stream `sluice:ledger` keeps, about; 0: none",
+    )
+    ledger_ttl_seconds: int = Field(
+        0, ge=0, description="for how long they stay there, give or take ten minutes; 0: until newer ones push them out"
+    )
     webhook_url: WebhookUrl | None = Field(
         None,
         description="where `sluice deliver` posts verdicts; a job's own `webhook` overrides it; `none`: only there",

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Protocol, TypeVar
 
 import numpy as np
@@ -19,8 +20,10 @@ from worker.encoder.memo import Remembered, rounded
 from worker.errors import JobError
 from worker.intake.decode import DecodedImage
 from worker.intake.square import View
-from worker.policy.compiled import Matrix
+from worker.policy.compiled import CompiledPolicy, Matrix
 from worker.records import ImageFacts, ImageRef
+from worker.scoring import score
+from worker.verdict import Decision, decide
 
 A = TypeVar("A")
 B = TypeVar("B")
@@ -112,13 +115,13 @@ def decode_once(files: Sequence[bytes], decode: Decodes, memo: Remembers | None)
     return [found[digest] for digest in digests]
 
 
-def embed_once(images: Sequence[SeenImage], encoder: Embeds, memo: Remembers | None) -> list[Matrix]:
+def embed_once(images: Sequence[SeenImage], encoder: Embeds) -> list[Matrix]:
     """Embed all views of all new images at once, each image once.
 
     Args:
         images: Of one batch.
-        encoder: The encoder.
-        memo: Whether it will be remembered: then it is rounded at once, for a repeat must score as the first did.
+        encoder: The encoder. Embeddings are rounded at once to what memo and ledger keep of them, for a repeat, and a
+            judgement of the past, must score as the first did.
 
     Returns:
         `(views, dim)` for each image; same length, same order.
@@ -133,7 +136,7 @@ def embed_once(images: Sequence[SeenImage], encoder: Embeds, memo: Remembers | N
         ends = np.cumsum([len(image.views) for image in new.values()])
         if len(embeddings) != ends[-1]:
             raise ValueError(f"the encoder made {len(embeddings)} embeddings of {ends[-1]} views")
-        found = dict(zip(new, np.split(rounded(embeddings) if memo else embeddings, ends[:-1]), strict=True))
+        found = dict(zip(new, np.split(rounded(embeddings), ends[:-1]), strict=True))
     return [found[image.facts.sha256] if image.remembered is None else image.remembered for image in images]
 
 
@@ -153,6 +156,21 @@ def remember(
     if memo and new:
         memo.remember(list(new.values()))
     return len(new)
+
+
+def decide_all(compiled: CompiledPolicy, embeddings: Sequence[Matrix]) -> list[Decision]:
+    """Decide images under one policy, with one matrix product.
+
+    Args:
+        compiled: The policy.
+        embeddings: `(views, dim)` of each image.
+
+    Returns:
+        Same length, same order.
+    """
+    scores = score(np.concatenate(embeddings), compiled)
+    ends = np.cumsum([0, *(len(part) for part in embeddings)])
+    return [decide(compiled, scores.rows(slice(int(start), int(end)))) for start, end in pairwise(ends)]
 
 
 @contextmanager

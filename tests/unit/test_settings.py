@@ -47,6 +47,7 @@ DEFAULTS: dict[str, Any] = {
     "uncalibrated": "warn",
     "verdict_stream_maxlen": 100_000,
     "ledger_maxlen": 50_000,
+    "ledger_ttl_seconds": 0,
     "promote_min_verdicts": 1000,
     "promote_max_disagreement_percent": 1.0,
     "memo_ttl_seconds": 86_400,

@@ -36,6 +36,7 @@ from worker.runtime.recovery import Keeper, recover
 from worker.runtime.stable import ModelStable, Stable
 from worker.runtime.wire import Outcome
 from worker.settings import Settings, load_settings
+from worker.sinks.ledger import LedgerStream
 from worker.sinks.stream import VerdictStream
 
 log = logging.getLogger(__name__)
@@ -78,6 +79,7 @@ class BatchWorker(CommandedWorker):
         self.guard_jobs(self.settings.callbacks, max_bytes)
         self.metrics = metrics or Metrics()
         self.stream = VerdictStream(self.settings.verdict_stream_maxlen)
+        self.ledger = LedgerStream(self.settings.ledger_maxlen, self.settings.ledger_ttl_seconds)
         self.stable = stable or self.open_stable()
         self.batches = Batches(self.stable, self._end)
         self._hurry = hurry
@@ -86,13 +88,9 @@ class BatchWorker(CommandedWorker):
         self._shutdown_is_noted = False
         self._jobs_left = float("inf")
         self._hands = Hands(
-            self.connection,
-            self.name,
-            self.settings.recovery_seconds,
-            self.job_monitoring_interval,
-            prefixes_of(self.job_class, self.queue_class),
-            max_bytes,
-        )
+            self.connection, self.name, self.settings.recovery_seconds, self.job_monitoring_interval,
+            prefixes_of(self.job_class, self.queue_class), max_bytes,
+        )  # fmt: skip
         self._ends = Ends(self)
         self._keeper: Keeper | None = None
         self._doorbell: Doorbell | None = None

@@ -27,7 +27,9 @@ from worker.errors import JobError, JobStopped
 from worker.runtime.claims import DEATHS, HELD_PREFIX, Claim
 from worker.runtime.guarded_job import Callbacks, guarded
 from worker.runtime.wire import Outcome
-from worker.sinks.stream import Fence, VerdictStream
+from worker.sinks.fence import Fence
+from worker.sinks.ledger import LedgerStream
+from worker.sinks.stream import VerdictStream
 
 log = logging.getLogger(__name__)
 
@@ -51,6 +53,8 @@ class EndingWorker(Worker):
     trusts_producers: ClassVar[bool] = False
     #: Where verdicts go.
     stream: VerdictStream
+    #: Where embeddings go.
+    ledger: LedgerStream
     #: The end that is being written.
     ending: End | None = None
 
@@ -85,6 +89,7 @@ class EndingWorker(Worker):
         """Clean up as RQ does; a key that somebody has written over stops the clean-up, not the worker."""
         try:
             super().run_maintenance_tasks()
+            self.ledger.trim(self.connection)
         except (redis.ConnectionError, redis.TimeoutError):
             raise
         except Exception as error:
@@ -145,6 +150,7 @@ class EndingWorker(Worker):
                 # Not RQ's registry: a job that keeps no result, or was cancelled, has left it by now.
                 fence = Fence(HELD_PREFIX + self.name, execution.composite_key)
                 self.stream.push(pipeline, end.outcome.verdict, fence, end.outcome.webhook)
+                self.ledger.push(pipeline, end.outcome.verdict, end.outcome.embeddings, fence)
             pipeline.hdel(HELD_PREFIX + self.name, execution.composite_key)
             pipeline.hdel(job.key, DEATHS, *end.claim.refused)
         super().cleanup_execution(job, pipeline, execution)

@@ -150,12 +150,13 @@ class Ends:
         return [2 + len(refused), "HDEL", self._prefixes[1] + end.claim.job_id, *refused] if refused else []
 
     def _pushes(self, end: End) -> list[Any]:
-        """Return the commands that push a verdict: a job that will be tried again has none yet."""
+        """Return the commands that push a verdict and its embeddings: a job that will be tried again has none yet."""
         outcome = end.outcome
         if outcome.verdict is None or end.retried:
             return []
         command = self._worker.stream.command(outcome.verdict, outcome.payload, outcome.webhook)
-        return [len(command), *command]
+        commands = [command, *self._worker.ledger.commands(outcome.verdict, outcome.embeddings)]
+        return [part for each in commands for part in (len(each), *each)]
 
     # -- RQ's way ----------------------------------------------------------------------------------------------------
 

@@ -23,6 +23,7 @@ from multiprocessing.connection import Connection
 from worker import app as sluice
 from worker.connection import PatientBackoff, open_redis
 from worker.errors import JobError, SluiceError
+from worker.ledger.batch import halves
 from worker.logs import configure_logging
 from worker.pipeline import Prepared, QueuedJob
 from worker.policy.registry import PolicySet
@@ -36,6 +37,8 @@ from worker.settings import Settings
 log = logging.getLogger(__name__)
 
 _PR_SET_PDEATHSIG = 1
+#: What came of a job that was judged, and its embeddings as the ledger keeps them.
+_End = tuple[Verdict | Exception, bytes]
 
 
 @dataclass(slots=True)
@@ -118,23 +121,27 @@ class Horse:
             log.exception("a batch of %d failed; trying its halves", len(judged))
             ends = iter(self._judge_halves(judged, error))
         return [
-            self._outcome(task, job, job if isinstance(job, JobError) or task.reason else next(ends))
+            self._outcome(task, job, (job, b"") if isinstance(job, JobError) or task.reason else next(ends))
             for task, job in zip(batch.tasks, batch.jobs, strict=True)
         ]
 
-    def _finish(self, prepared: Prepared | Exception) -> Sequence[Verdict | Exception]:
+    def _finish(self, prepared: Prepared | Exception) -> list[_End]:
         if isinstance(prepared, Exception):
             raise prepared
         if not prepared.jobs:
             return []
         judged = self._app.pipeline.judge(prepared)
         self._counts += Counter({("memo", *labels): times for labels, times in judged.memo.items()})
-        return judged.outcomes
+        is_kept = not self._app.ledger.is_off
+        return [
+            (outcome, halves(embedding) if is_kept and embedding is not None else b"")
+            for outcome, embedding in zip(judged.outcomes, judged.embeddings, strict=True)
+        ]
 
-    def _judge_halves(self, jobs: Sequence[QueuedJob[ModerationJob]], error: Exception) -> list[Verdict | Exception]:
+    def _judge_halves(self, jobs: Sequence[QueuedJob[ModerationJob]], error: Exception) -> list[_End]:
         if len(jobs) == 1:
-            return [error]
-        ends: list[Verdict | Exception] = []
+            return [(error, b"")]
+        ends: list[_End] = []
         for half in (jobs[: len(jobs) // 2], jobs[len(jobs) // 2 :]):
             try:
                 ends += self._finish(self._app.pipeline.prepare(half))
@@ -142,12 +149,11 @@ class Horse:
                 ends += self._judge_halves(half, worse)
         return ends
 
-    def _outcome(
-        self, task: Task, job: QueuedJob[ModerationJob] | JobError, end: Verdict | BaseException | object
-    ) -> Outcome:
+    def _outcome(self, task: Task, job: QueuedJob[ModerationJob] | JobError, ended: tuple[object, bytes]) -> Outcome:
+        end, embeddings = ended
         if isinstance(end, Verdict):
             webhook = None if isinstance(job, JobError) else job.job.webhook
-            return Outcome(payload=end.to_json().encode(), webhook=webhook)
+            return Outcome(payload=end.to_json().encode(), webhook=webhook, embeddings=embeddings)
         error = end if isinstance(end, BaseException) else None
         reason = task.reason or (error.reason if isinstance(error, JobError) else "internal_error")
         subject = read_subject(task, self._max_job_bytes) if isinstance(job, JobError) else job.job

@@ -50,6 +50,8 @@ class Outcome:
     error: BaseException | None = None
     #: Where the job wants its verdict posted.
     webhook: str | None = None
+    #: Of all views of its image, little-endian float16; empty where it was not looked at, or is not to be remembered.
+    embeddings: bytes = b""
 
 
 def send(connection: Connection, header: dict[str, Any], blobs: Sequence[bytes] = ()) -> None:
@@ -95,7 +97,7 @@ def send_outcomes(connection: Connection, outcomes: Sequence[Outcome], counts: C
     rows = [None if outcome.error is None else error_as_json(outcome.error) for outcome in outcomes]
     webhooks = [outcome.webhook for outcome in outcomes]
     header = {"outcomes": rows, "webhooks": webhooks, "counts": [[*what, times] for what, times in counts.items()]}
-    send(connection, header, [outcome.payload for outcome in outcomes])
+    send(connection, header, [part for outcome in outcomes for part in (outcome.payload, outcome.embeddings)])
 
 
 def read_outcomes(header: dict[str, Any], blobs: Sequence[bytes]) -> list[Outcome]:
@@ -106,8 +108,11 @@ def read_outcomes(header: dict[str, Any], blobs: Sequence[bytes]) -> list[Outcom
             payload,
             None if row is None else error_from_json(row),
             webhook,
+            embeddings,
         )
-        for row, webhook, payload in zip(header["outcomes"], header["webhooks"], blobs, strict=True)
+        for row, webhook, payload, embeddings in zip(
+            header["outcomes"], header["webhooks"], blobs[::2], blobs[1::2], strict=True
+        )
     ]
 
 

@@ -6,28 +6,13 @@ names one. A push that belongs to a job rides in the transaction that ends the j
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 from worker.records import Verdict
+from worker.sinks.fence import Fence, append
 
 #: Redis key of the stream.
 STREAM = "sluice:verdicts"
-
-# Written only while the worker still holds the execution: the same transaction takes it out of its hands, so the same
-# end of a job, sent twice over a broken connection, pushes once.
-_PUSH_ONCE = """
-if redis.call('HEXISTS', KEYS[2], ARGV[1]) == 0 then return false end
-return redis.call('XADD', KEYS[1], unpack(ARGV, 2))
-"""
-
-
-@dataclass(frozen=True, slots=True)
-class Fence:
-    """What must still be there for a push: a field of a hash in Redis."""
-
-    key: str
-    field: str
 
 
 class VerdictStream:
@@ -49,11 +34,7 @@ class VerdictStream:
             fence: Push only while this is there.
             webhook: The job's own URL.
         """
-        _, *arguments = self.command(verdict, verdict.to_json().encode(), webhook)
-        if fence is None:
-            connection.execute_command("XADD", *arguments)
-        else:
-            connection.eval(_PUSH_ONCE, 2, STREAM, fence.key, fence.field, *arguments[1:])
+        append(connection, self.command(verdict, verdict.to_json().encode(), webhook), fence)
 
     def command(self, verdict: Verdict, verdict_json: bytes, webhook: str | None = None) -> list[Any]:
         """Return the Redis command that appends a verdict, for a transaction that is not redis-py's.
