@@ -138,7 +138,7 @@ def _opened(source: Source, name: str) -> Iterator[pq.ParquetFile]:
             yield file
     except FileNotFoundError:
         raise
-    except (pa.ArrowException, OSError, ValueError) as error:
+    except (pa.ArrowException, OSError, ValueError, KeyError) as error:
         raise LedgerUnusable(f"{name} is no file of the ledger ({error}); move it away") from error
 
 

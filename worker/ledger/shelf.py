@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -27,6 +26,7 @@ _TEMPORARY = ".writing-"
 #: A file that is still being written after so long is left over from a process that died.
 _STALE_SECONDS = 3600.0
 _S3_SECONDS = 60.0
+_S3_RETRIES = 4
 
 
 class LedgerUnreachable(Missing):
@@ -62,8 +62,8 @@ class Shelf(Protocol):
     def remove(self, file: StoredFile) -> None:
         """Take a file away; nothing where it has gone."""
 
-    def clean(self, days: Sequence[str]) -> None:
-        """Take away what these days' files leave behind, and what dead processes were writing."""
+    def clean(self) -> None:
+        """Take away what removed files leave behind, and what dead processes were writing."""
 
 
 class DirectoryShelf:
@@ -108,8 +108,11 @@ class DirectoryShelf:
         """Write under another name, to the disk, then rename."""
         path = self._path(StoredFile(day, name))
         temporary = path.with_name(f"{_TEMPORARY}{os.getpid()}-{time.monotonic_ns()}-{name}")
-        with _told(self):
+        try:
             path.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise LedgerUnreachable(f"{self}: {error.strerror}; name a directory that can be used") from error
+        with _told(self):
             with temporary.open("wb") as file:
                 file.write(content)
                 file.flush()
@@ -124,16 +127,17 @@ class DirectoryShelf:
         with _told(self):
             self._path(file).unlink(missing_ok=True)
 
-    def clean(self, days: Sequence[str]) -> None:
-        """Remove these days' directories, and files that nobody finishes any more."""
+    def clean(self) -> None:
+        """Remove files that nobody finishes any more, and days without any."""
         with _told(self):
-            for day in days:
-                shutil.rmtree(self._directory / f"day={day}", ignore_errors=True)
             for _, directory in self._days():
                 for path in directory.glob(f"{_TEMPORARY}*"):
                     with suppress(FileNotFoundError):
                         if time.time() - path.stat().st_mtime > _STALE_SECONDS:
                             path.unlink()
+                # Not empty: there are files, or one is being written.
+                with suppress(OSError):
+                    directory.rmdir()
 
 
 class BucketShelf:
@@ -161,6 +165,7 @@ class BucketShelf:
             bucket,
             prefix=prefix or None,
             client_options={"allow_http": endpoint_url is not None, "timeout": timedelta(seconds=_S3_SECONDS)},
+            retry_config={"max_retries": _S3_RETRIES, "retry_timeout": timedelta(seconds=_S3_SECONDS)},
             **config,
         )
 
@@ -193,7 +198,7 @@ class BucketShelf:
         with self._told(), suppress(FileNotFoundError):
             self._store.delete(_key(file.day, file.name))
 
-    def clean(self, days: Sequence[str]) -> None:
+    def clean(self) -> None:
         """Do nothing: a bucket has no directories, and shows nothing that is half written."""
 
     @contextmanager
