@@ -479,4 +479,5 @@ def test_an_answer_that_is_lost_on_the_way_loses_no_job_and_doubles_no_verdict(
         support.until(lambda: house.entries(unkept.id), what="a verdict")
         support.until(house.nothing_is_stranded, what="nothing is stranded")
         assert house.verdict(unkept).reason is None
+    assert house.connection.xlen("sluice:ledger") == len(house.entries()) == 7
     cable.close()

@@ -21,6 +21,7 @@ from rq.registry import StartedJobRegistry
 from rq.serializers import JSONSerializer
 from rq.worker import Worker
 
+from worker.ledger.entry import read_entry
 from worker.records import Verdict
 
 pytestmark = pytest.mark.timeout(180)
@@ -122,6 +123,10 @@ def test_a_job_run_by_a_stock_rq_worker_has_the_same_verdict_and_pushes_it(
     assert stock.return_value(refresh=True) == house.verdict(stock).model_dump(mode="json")
     differ = {"verdict_id", "job_id", "timings_seconds", "worker", "created_at"}
     assert house.verdict(stock).model_dump(exclude=differ) == house.verdict(ours).model_dump(exclude=differ)
+    rows: Any = house.connection.xrange("sluice:ledger")
+    kept = {entry.verdict_id: entry for _, fields in rows if (entry := read_entry(fields))}
+    first, second = (kept[house.verdict(job).verdict_id] for job in (ours, stock))
+    assert (first.embeddings, first.image_sha256) == (second.embeddings, second.image_sha256)
 
 
 # -- failures --------------------------------------------------------------------------------------------------------

@@ -24,8 +24,8 @@ from ledgers import LEDGER, NEW_YEAR, OTHER, archiver, day, days_of, fields, nam
 
 from worker.connection import PatientBackoff, open_redis
 from worker.ledger.about import in_stream, on_shelf
+from worker.ledger.entry import ARCHIVE_GROUP as GROUP
 from worker.ledger.forgetting import FORGOTTEN, forget_in_stream, forget_on_shelf
-from worker.ledger.group import GROUP
 from worker.ledger.shelf import DirectoryShelf, Shelf, open_shelf
 
 
@@ -98,7 +98,7 @@ def test_what_is_no_entry_is_passed_over_and_acknowledged(connection: redis.Redi
     good = fields("good")
     hostile = [
         ["x", "y"], [*good[:-1], b"\0" * 16], [*good[:-1], b"\xff\x7f" * 8], ["schema_version", 9, *good[2:]],
-        ["verdict_id", "../../etc", *good[4:]], [b"\xff" * 100, b"\xff" * 100],
+        ["schema_version", 1, "content_id", "../../etc", *good[4:-1], b""], [b"\xff" * 100, b"\xff" * 100],
     ]  # fmt: skip
     for row in hostile:
         connection.execute_command("XADD", LEDGER, "*", *row)

@@ -114,7 +114,7 @@ def test_a_batch_of_32_costs_less_than_half_a_round_trip_a_job() -> None:
     rows = {row["worker"]: row for row in map(json.loads, ended.stdout.splitlines())}
     assert list(rows) == [
         "SimpleWorker", "Worker (forks)", "BatchWorker, 1", "BatchWorker, 8", "BatchWorker, 32", "BatchWorker, 128",
-        "BatchWorker, 32, half fails",
+        "BatchWorker, 32, half fails", "BatchWorker, 32, verdicts", "BatchWorker, 32, verdicts, ledger",
     ]  # fmt: skip
     assert rows["SimpleWorker"]["speed_ratio"] == rows["SimpleWorker"]["cpu_ratio"] == 1
     assert rows["BatchWorker, 32"]["round_trips_per_job"] <= 0.4 < rows["SimpleWorker"]["round_trips_per_job"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 import subprocess
@@ -10,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import ledgers
 import pytest
 import redis
 import support
@@ -17,6 +19,7 @@ from house import PNG, House
 from receiver import SECRET, Receiver, answer
 
 from worker.client import Moderation, read_verdicts
+from worker.ledger.shelf import DirectoryShelf
 
 pytestmark = pytest.mark.timeout(180)
 
@@ -27,6 +30,7 @@ USERS = {
     "client": "sluice-client",
     "deliver": "sluice-deliver",
     "author": "sluice-author",
+    "archive": "sluice-archive",
     "admin": "default",
 }
 
@@ -190,6 +194,57 @@ def test_an_author_and_a_worker_that_reads_the_registry_need_no_right_that_their
     assert refusals(admin) == []
 
 
+def test_an_archiver_and_an_author_who_reads_the_ledger_need_no_right_that_their_users_lack(
+    guarded: Guarded, admin: redis.Redis, tiny_clip: Path, site: support.Website, tmp_path: Path
+) -> None:
+    admin.delete(ledgers.LEDGER)
+    policies = support.write_house_policies(tmp_path / "policies")
+    settings = {"model": tiny_clip, "policies": policies, "policy": "house", "redis_url": guarded.url("worker"),
+                "ledger_ttl_seconds": 3600}  # fmt: skip
+    with support.running_worker(settings, tmp_path) as worker:
+        house = House(admin, site, tmp_path)
+        house.ended(house.enqueue("kept"), house.enqueue("forgotten"), house.enqueue("special", result_ttl=600))
+        assert worker.leave() == 0
+        assert not re.search(r"NOPERM|permission", worker.log)
+    admin.xgroup_create(ledgers.LEDGER, "archive", "0")
+    admin.xreadgroup("archive", "dead", {ledgers.LEDGER: ">"}, count=1)
+    place, archive = tmp_path / "ledger", {"redis_url": guarded.url("archive")}
+    for arguments in (("archive", "--to", place, "--claim-seconds", "0.01"), ("show", "--ledger", place),
+                      ("forget", "forgotten", "--ledger", place), ("archive", "--to", place)):  # fmt: skip
+        said = support.sluice("ledger", *arguments, settings=archive)
+        assert said.returncode == 0, said.stderr
+    shown = support.sluice("ledger", "show", "--json", settings={"redis_url": guarded.url("author")})
+    assert json.loads(shown.stdout)["entries"] == 2
+    assert sorted(ledgers.rows_on(DirectoryShelf(place))) == ["kept", "special"]
+    assert refusals(admin) == []
+
+
+@pytest.mark.parametrize(
+    ("who", "command"),
+    [
+        ("author", "XADD sluice:ledger * a b"),
+        ("author", "XDEL sluice:ledger 1-1"),
+        ("author", "XTRIM sluice:ledger MAXLEN 0"),
+        ("author", "SMEMBERS sluice:ledger:forgotten"),
+        ("client", "XRANGE sluice:ledger - +"),
+        ("deliver", "XRANGE sluice:ledger - +"),
+        ("worker", "XTRIM sluice:verdicts MAXLEN 0"),
+        ("worker", "XDEL sluice:ledger 1-1"),
+        ("archive", "XADD sluice:ledger * a b"),
+        ("archive", "XRANGE sluice:verdicts - +"),
+        ("archive", "DEL sluice:ledger"),
+        ("archive", "HGETALL rq:job:x"),
+        ("archive", "GET sluice:blob:x"),
+    ],
+)
+def test_the_ledger_is_read_and_written_by_those_alone_whose_it_is(
+    guarded: Guarded, admin: redis.Redis, who: str, command: str
+) -> None:
+    with guarded.connect(who) as connection, pytest.raises(redis.exceptions.NoPermissionError):
+        connection.execute_command(*command.split())
+    assert refusals(admin)
+
+
 @pytest.mark.parametrize(
     "command",
     [
@@ -212,7 +267,7 @@ def test_a_backend_may_enqueue_and_read_verdicts_and_nothing_else(
     assert refusals(admin)
 
 
-@pytest.mark.parametrize("who", ["worker", "deliver"])
+@pytest.mark.parametrize("who", ["worker", "deliver", "archive"])
 @pytest.mark.parametrize(
     "command",
     ["FLUSHALL", "CONFIG GET *", "KEYS *", "SCAN 0", "ACL LIST", "MONITOR", "GET other", "SHUTDOWN"],

@@ -19,6 +19,7 @@ from rq import Queue, SimpleWorker, Worker
 from rq.worker import BaseWorker
 
 from worker.errors import SourceRefused
+from worker.records import CategoryVerdict, ImageFacts, ModelStamp, PolicyStamp, Verdict
 from worker.runtime.batch_worker import BatchWorker
 from worker.runtime.claims import Claim
 from worker.runtime.wire import Outcome
@@ -27,6 +28,8 @@ from worker.settings import Settings
 #: Sizes of batches that are measured.
 BATCHES = (1, 8, 32, 128)
 _QUEUE = "moderation"
+#: As many bytes as 512 numbers of 16 bits.
+_EMBEDDING = bytes(1024)
 _EMPTY = "worker.bench.queue.empty"
 
 
@@ -39,13 +42,16 @@ class EmptyStable:
 
     Args:
         every_failing: Every so many jobs one fails for good; 0: none.
+        verdict: What is said of each job; None: nothing.
     """
 
     places = 2
     pid = 0
 
-    def __init__(self, every_failing: int = 0) -> None:
+    def __init__(self, every_failing: int = 0, verdict: Verdict | None = None) -> None:
         self._every_failing = every_failing
+        self._verdict = verdict
+        self._payload = b"null" if verdict is None else verdict.to_json().encode()
         self._batches: deque[int] = deque()
 
     def open(self) -> None:
@@ -76,7 +82,7 @@ class EmptyStable:
     def _outcome(self, place: int) -> Outcome:
         if self._every_failing and place % self._every_failing == 0:
             return Outcome(error=SourceRefused("the source answered 404"))
-        return Outcome(payload=b"null")
+        return Outcome(self._verdict, self._payload, embeddings=_EMBEDDING)
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,13 +139,33 @@ def _kinds(jobs: int) -> Iterator[tuple[str, Callable[[redis.Redis], BaseWorker]
     for batch in BATCHES:
         yield f"BatchWorker, {batch}", _batch_worker(batch, 0), few if batch == 1 else jobs
     yield "BatchWorker, 32, half fails", _batch_worker(32, 2), jobs
+    yield "BatchWorker, 32, verdicts", _batch_worker(32, 0, _verdict(), ledger_maxlen=0), jobs
+    yield "BatchWorker, 32, verdicts, ledger", _batch_worker(32, 0, _verdict()), jobs
 
 
-def _batch_worker(batch: int, every_failing: int) -> Callable[[redis.Redis], BaseWorker]:
-    settings = Settings(batch_size=batch, batch_wait_seconds=0.0)
+def _batch_worker(
+    batch: int, every_failing: int, verdict: Verdict | None = None, **more: Any
+) -> Callable[[redis.Redis], BaseWorker]:
+    settings = Settings(batch_size=batch, batch_wait_seconds=0.0, **more)
     return lambda connection: BatchWorker(
-        [_QUEUE], connection=connection, settings=settings, stable=EmptyStable(every_failing)
+        [_QUEUE], connection=connection, settings=settings, stable=EmptyStable(every_failing, verdict)
     )
+
+
+def _verdict() -> Verdict:
+    """Return a verdict of eight categories, the size of a real one."""
+    found = CategoryVerdict(
+        score=0.1234, action="allow", margin=-1.2345, prompt="a photo of a thing", contrast="a photo of another",
+        view=0, thresholds={"review": 0.5, "block": 0.9},
+    )  # fmt: skip
+    return Verdict(
+        verdict_id="0" * 32, job_id="a-job", content_id="upload-1", action="allow", reason=None,
+        policy=PolicyStamp(id="bench", version=1, digest="sha256:" + "0" * 64),
+        model=ModelStamp(id="openai/clip-vit-base-patch32", revision="0" * 40, precision="fp32"), calibrated=False,
+        categories={f"category_{number}": found for number in range(8)},
+        image=ImageFacts(sha256="0" * 64, format="JPEG", width=500, height=375, frames=1, views=1, bytes=90_211),
+        worker="bench", created_at="2026-01-01T00:00:00.000Z",
+    )  # fmt: skip
 
 
 def _run(name: str, make: Callable[[redis.Redis], BaseWorker], url: str, jobs: int) -> QueueRow:

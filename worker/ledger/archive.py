@@ -14,10 +14,11 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from itertools import compress
 
 import redis
 
-from worker.ledger.batch import is_unit
+from worker.ledger.batch import batches_of, sound
 from worker.ledger.entry import LEDGER, LedgerEntry
 from worker.ledger.forgetting import forgotten
 from worker.ledger.group import Member
@@ -168,13 +169,17 @@ class Archiver:
             ids: All that are acknowledged: also those that have gone.
             rows: What is there of them.
         """
-        sound = [entry for _, entry in readable(rows) if is_unit(entry)]
-        for day, name, entries in _files(sound, ids):
-            self._write(day, name, entries)
+        written = 0
+        for day, name, entries in _files([entry for _, entry in readable(rows)], ids):
+            (batch,) = batches_of(entries)
+            kept = list(compress(entries, sound(batch)))
+            written += len(kept)
+            if kept:
+                self._write(day, name, kept)
         self._member.acknowledge(ids)
-        self.done.passed_over += len(rows) - len(sound)
-        if len(rows) > len(sound):
-            log.warning("%d entries of %s are none of a worker's; passed over", len(rows) - len(sound), LEDGER)
+        self.done.passed_over += len(rows) - written
+        if len(rows) > written:
+            log.warning("%d entries of %s are none of a worker's; passed over", len(rows) - written, LEDGER)
 
     def _write(self, day: str, name: str, entries: Sequence[LedgerEntry]) -> None:
         content = self._files.write_entries(entries)

@@ -121,11 +121,12 @@ def halves(embeddings: npt.NDArray[np.float32]) -> bytes:
     return embeddings.astype("<f2").tobytes()
 
 
-def is_unit(entry: LedgerEntry) -> bool:
-    """Whether every row of an entry's embeddings has length 1: else something else than a worker wrote them."""
-    rows = np.frombuffer(entry.embeddings, "<f2").reshape(entry.views, entry.dim).astype(np.float32)
-    lengths = np.sqrt((rows * rows).sum(axis=1))
-    return bool((np.abs(lengths - 1) < _UNIT_TOLERANCE).all())
+def sound(batch: LedgerBatch) -> Mask:
+    """Say of which entries every row has length 1: what is not so, something else than a worker wrote."""
+    rows = batch.embeddings.astype(np.float32)
+    lengths = np.sqrt(np.einsum("rd,rd->r", rows, rows))
+    mask: Mask = np.logical_and.reduceat(np.abs(lengths - 1) < _UNIT_TOLERANCE, batch.starts[:-1])
+    return mask
 
 
 def batches_of(entries: Sequence[LedgerEntry]) -> Iterator[LedgerBatch]:

@@ -6,16 +6,20 @@ entry. Never numpy: the worker's own process writes these.
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any, get_args
 
 from worker.records import Action, ModelStamp, Verdict
 
 #: Redis key of the stream.
 LEDGER = "sluice:ledger"
+#: The stream's consumer group that moves entries into files.
+ARCHIVE_GROUP = "archive"
 #: Version of the fields; readers pass over what has another.
 VERSION = 1
 #: Bytes of a little-endian half-precision float.
@@ -26,7 +30,11 @@ _MAX_TEXT = 512
 _VERDICT_ID = re.compile(r"[0-9a-f]{32}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _POLICY = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
-_NUMBER = re.compile(r"[1-9][0-9]{0,8}")
+#: Halves of characters, which JSON can say and UTF-8 cannot.
+_SURROGATE = re.compile(r"[\ud800-\udfff]")
+_ACTIONS = frozenset(get_args(Action))
+_MAX_VERSION = 999_999_999
+_MAX_ABOUT_BYTES = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,19 +76,20 @@ def fields_of(verdict: Verdict, embeddings: bytes) -> list[str | bytes | int]:
         embeddings: Of all views of its image, little-endian float16, row by row.
 
     Returns:
-        The same names in the same order each time, for Redis keeps them once for several entries then; nothing for a
-        verdict whose image was not looked at.
+        Four fields, for each costs time to read: `schema_version`, `content_id`, `about` (the rest, as JSON) and
+        `embeddings`; nothing for a verdict whose image was not looked at.
     """
-    image, policy = verdict.image, verdict.policy
+    image, policy, model = verdict.image, verdict.policy, verdict.model
     if image is None or policy.version is None or not embeddings:
         return []
-    return [
-        "schema_version", VERSION, "verdict_id", verdict.verdict_id, "content_id", verdict.content_id,
-        "action", verdict.action, "policy", policy.id, "policy_version", policy.version, "model", verdict.model.id,
-        "revision", verdict.model.revision, "precision", verdict.model.precision, "image_sha256", image.sha256,
-        "created_at", verdict.created_at, "views", image.views,
-        "dim", len(embeddings) // HALF_BYTES // image.views, "embeddings", embeddings,
-    ]  # fmt: skip
+    about = {
+        "verdict_id": verdict.verdict_id, "action": verdict.action, "policy": policy.id,
+        "policy_version": policy.version, "model": model.id, "revision": model.revision, "precision": model.precision,
+        "image_sha256": image.sha256, "created_at": verdict.created_at, "views": image.views,
+        "dim": len(embeddings) // HALF_BYTES // image.views,
+    }  # fmt: skip
+    said = json.dumps(about, separators=(",", ":"))
+    return ["schema_version", VERSION, "content_id", verdict.content_id, "about", said, "embeddings", embeddings]
 
 
 def read_entry(fields: Mapping[bytes, bytes]) -> LedgerEntry | None:
@@ -94,34 +103,37 @@ def read_entry(fields: Mapping[bytes, bytes]) -> LedgerEntry | None:
         embeddings only the size is checked.
     """
     try:
-        text = {name.decode(): value.decode() for name, value in fields.items() if name != b"embeddings"}
-        return _checked(text, fields[b"embeddings"])
-    except (KeyError, ValueError, OverflowError):
+        if fields[b"schema_version"] != b"%d" % VERSION or len(fields[b"about"]) > _MAX_ABOUT_BYTES:
+            return None
+        return _checked(fields[b"content_id"].decode(), json.loads(fields[b"about"]), fields[b"embeddings"])
+    except (KeyError, ValueError, TypeError, OverflowError, RecursionError):
         return None
 
 
-def _checked(text: Mapping[str, str], embeddings: bytes) -> LedgerEntry:
-    if text["schema_version"] != str(VERSION) or text["action"] not in get_args(Action):
+def _checked(content_id: str, about: dict[str, Any], embeddings: bytes) -> LedgerEntry:
+    if about["action"] not in _ACTIONS:
         raise ValueError
-    action: Any = text["action"]
-    views, dim = _number(text["views"], MAX_VIEWS), _number(text["dim"], MAX_DIM)
+    views, dim = _number(about["views"], MAX_VIEWS), _number(about["dim"], MAX_DIM)
     if len(embeddings) != views * dim * HALF_BYTES:
         raise ValueError
     return LedgerEntry(
-        verdict_id=_match(_VERDICT_ID, text["verdict_id"]),
-        content_id=_short(text["content_id"]),
-        action=action,
-        policy=_match(_POLICY, text["policy"]),
-        policy_version=_number(text["policy_version"]),
-        model=ModelStamp(
-            id=_short(text["model"]), revision=_short(text["revision"]), precision=_short(text["precision"])
-        ),
-        image_sha256=_match(_SHA256, text["image_sha256"]),
-        created_at=_moment(text["created_at"]),
+        verdict_id=_match(_VERDICT_ID, about["verdict_id"]),
+        content_id=_short(content_id),
+        action=about["action"],
+        policy=_match(_POLICY, about["policy"]),
+        policy_version=_number(about["policy_version"], _MAX_VERSION),
+        model=_stamp(about["model"], about["revision"], about["precision"]),
+        image_sha256=_match(_SHA256, about["image_sha256"]),
+        created_at=_moment(about["created_at"]),
         views=views,
         dim=dim,
         embeddings=embeddings,
     )
+
+
+@lru_cache(maxsize=64)
+def _stamp(model: str, revision: str, precision: str) -> ModelStamp:
+    return ModelStamp(id=_short(model), revision=_short(revision), precision=_short(precision))
 
 
 def _match(pattern: re.Pattern[str], value: str) -> str:
@@ -130,15 +142,14 @@ def _match(pattern: re.Pattern[str], value: str) -> str:
     return value
 
 
-def _number(value: str, most: int = 10**9) -> int:
-    number = int(_match(_NUMBER, value))
-    if number > most:
+def _number(value: object, most: int) -> int:
+    if type(value) is not int or not 1 <= value <= most:
         raise ValueError
-    return number
+    return value
 
 
 def _short(value: str) -> str:
-    if not 1 <= len(value) <= _MAX_TEXT:
+    if not 1 <= len(value) <= _MAX_TEXT or _SURROGATE.search(value):
         raise ValueError
     return value
 

@@ -11,18 +11,15 @@ import os
 import secrets
 import socket
 from collections.abc import Sequence
-from contextlib import suppress
 from typing import Any
 
 import redis
 
-from worker.ledger.entry import LEDGER
+from worker.ledger.entry import ARCHIVE_GROUP, LEDGER
 from worker.ledger.stream import Raw
 
 log = logging.getLogger(__name__)
 
-#: Consumer group of the stream.
-GROUP = "archive"
 #: Ids that are asked for of one dead member: more than it can have had in hand.
 _MOST_PENDING = 1_000_000
 #: Names of members that hold nothing are dropped after so long; one that lives comes back with its next read.
@@ -57,20 +54,24 @@ class Member:
     def join(self) -> None:
         """Make the group, where there is none, from the stream's beginning: entries may have come before it."""
         try:
-            self._connection.xgroup_create(LEDGER, GROUP, id="0", mkstream=True)
+            self._connection.xgroup_create(LEDGER, ARCHIVE_GROUP, id="0", mkstream=True)
         except redis.ResponseError as error:
             if "BUSYGROUP" not in str(error):
                 raise
 
     def drop_names(self) -> None:
         """Take off this member's name, until it reads again, and names that have held nothing for an hour."""
-        with suppress(redis.ResponseError):  # somebody emptied Redis
-            self._connection.eval(_DROP, 1, LEDGER, GROUP, self._name, _DROP_SECONDS * 1000)
+        try:
+            self._connection.eval(_DROP, 1, LEDGER, ARCHIVE_GROUP, self._name, _DROP_SECONDS * 1000)
+        except redis.ResponseError as error:
+            # Somebody emptied Redis: there is no name to take off.
+            if not any(sign in str(error) for sign in ("NOGROUP", "no such key")):
+                raise
 
     def read(self, count: int) -> list[Raw]:
         """Take entries that nobody has read, oldest first, at most so many; none where there is none."""
         try:
-            reply: Any = self._connection.xreadgroup(GROUP, self._name, {LEDGER: ">"}, count=count)
+            reply: Any = self._connection.xreadgroup(ARCHIVE_GROUP, self._name, {LEDGER: ">"}, count=count)
         except redis.ResponseError as error:
             if not str(error).startswith("NOGROUP"):
                 raise
@@ -84,11 +85,11 @@ class Member:
 
     def acknowledge(self, ids: Sequence[bytes]) -> None:
         """Give entries out of hand: they are where they belong."""
-        self._connection.xack(LEDGER, GROUP, *ids)
+        self._connection.xack(LEDGER, ARCHIVE_GROUP, *ids)
 
     def holders(self) -> list[str]:
         """Return the members that have something in hand."""
-        rows: Any = self._connection.xinfo_consumers(LEDGER, GROUP)
+        rows: Any = self._connection.xinfo_consumers(LEDGER, ARCHIVE_GROUP)
         return [row["name"].decode() for row in rows if row["pending"]]
 
     def take_over(self, holder: str, held_seconds: float) -> tuple[list[bytes], list[Raw]] | None:
@@ -105,11 +106,11 @@ class Member:
             All ids, and the entries that are still there; None where it holds nothing so long.
         """
         idle = 0 if holder == self._name else int(held_seconds * 1000)
-        held: Any = self._connection.xpending_range(LEDGER, GROUP, "-", "+", _MOST_PENDING, holder, idle)
+        held: Any = self._connection.xpending_range(LEDGER, ARCHIVE_GROUP, "-", "+", _MOST_PENDING, holder, idle)
         ids = [row["message_id"] for row in held]
         if not ids:
             return None
-        claimed: Any = self._connection.xclaim(LEDGER, GROUP, self._name, idle, ids)
+        claimed: Any = self._connection.xclaim(LEDGER, ARCHIVE_GROUP, self._name, idle, ids)
         rows = [(entry_id, fields) for entry_id, fields in claimed if entry_id is not None]
         log.warning("%d entries are taken over from %s, which held them too long", len(rows), holder)
         return ids, rows
@@ -129,7 +130,7 @@ class Member:
         except redis.ResponseError:
             # Somebody emptied Redis; the group is made again soon.
             groups = []
-        about = next((row for row in groups if row["name"] == GROUP.encode()), None)
+        about = next((row for row in groups if row["name"] == ARCHIVE_GROUP.encode()), None)
         if about is None:
             return 0, None
         read: bytes = about["last-delivered-id"]

@@ -6,7 +6,7 @@ Never the same verdict twice, wherever it lies.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -18,7 +18,7 @@ import numpy.typing as npt
 import redis
 
 from worker.errors import Missing
-from worker.ledger.batch import LedgerBatch, batches_of, is_unit
+from worker.ledger.batch import LedgerBatch, batches_of, sound
 from worker.ledger.shelf import Shelf
 from worker.ledger.stream import pages, readable
 
@@ -89,9 +89,9 @@ class LedgerReader:
         seen = _Seen()
         if self._connection is not None:
             for rows in pages(self._connection, self._wanted.since):
-                sound = [entry for _, entry in readable(rows) if is_unit(entry)]
-                self.passed_over += len(rows) - len(sound)
-                yield from self._new(batches_of(sound), seen)
+                batches = [batch.where(sound(batch)) for batch in batches_of([entry for _, entry in readable(rows)])]
+                self.passed_over += len(rows) - sum(map(len, batches))
+                yield from self._new(batches, seen)
         if self._shelf is not None:
             yield from self._archived(self._shelf, seen)
 
@@ -107,7 +107,7 @@ class LedgerReader:
                     found = files.read_batches(shelf.read(file), name, self._wanted.since, self._wanted.until)
                     yield from self._new(found, seen)
 
-    def _new(self, batches: Iterator[LedgerBatch], seen: _Seen) -> Iterator[LedgerBatch]:
+    def _new(self, batches: Iterable[LedgerBatch], seen: _Seen) -> Iterator[LedgerBatch]:
         for batch in batches:
             wanted = self._wanted.of(batch)
             if wanted is not None and (mask := seen.add(wanted.verdict_ids)).any():

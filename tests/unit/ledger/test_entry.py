@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -12,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from ledgers import DIM, MODEL, NEW_YEAR, OTHER, entry, fields, make_verdict, unit_rows
 
-from worker.ledger.batch import ACTIONS, batches_of, is_unit
+from worker.ledger.batch import ACTIONS, batches_of, sound
 from worker.ledger.entry import LedgerEntry, fields_of, read_entry
 from worker.sinks.ledger import LedgerStream
 
@@ -35,7 +36,8 @@ def test_an_entry_is_read_as_it_was_written() -> None:
 
 
 def test_all_entries_have_the_same_names_in_the_same_order_so_that_redis_keeps_them_once() -> None:
-    assert fields("a")[::2] == fields("b", views=9, dim=4, model=OTHER)[::2]
+    names = ["schema_version", "content_id", "about", "embeddings"]
+    assert fields("a")[::2] == fields("b", views=9, dim=4, model=OTHER)[::2] == names
 
 
 @pytest.mark.parametrize(
@@ -59,14 +61,41 @@ def test_a_ledger_that_is_off_or_has_no_embeddings_writes_nothing() -> None:
 
 
 BROKEN = {
-    "schema_version": [b"", b"0", b"2", b"one"], "verdict_id": [b"", b"x" * 32, b"A" * 32, b"0" * 31, b"\xff" * 32],
-    "content_id": [b"", b"\xff", b"x" * 513], "action": [b"", b"ban", b"Allow"], "policy": [b"", b"../x", b"x" * 65],
-    "policy_version": [b"", b"0", b"-1", b"1.0", b"9" * 30, "²".encode()], "model": [b"", b"\xff", b"x" * 600],
-    "revision": [b""], "precision": [b""], "image_sha256": [b"", b"0" * 63, b"G" * 64],
-    "created_at": [b"", b"now", b"2026-01-01T00:00:00", b"0001-01-01T00:00:00+23:00", b"9999-12-31T23:59:59-23:00"],
-    "views": [b"", b"0", b"2", b"-1", b"99999", b"1e3"], "dim": [b"", b"0", b"7", b"9", b"99999999"],
+    "schema_version": [b"", b"0", b"2", b"one"], "content_id": [b"", b"\xff", b"x" * 513],
+    "about": [b"", b"{}", b"[]", b"null", b'{"a":', b"\xff", b"[" * 4000, b" " * 5000, b'"text"', b"1e999"],
     "embeddings": [b"", b"\0" * 15, b"\0" * 17, b"\0" * 1024],
 }  # fmt: skip
+#: What `about` may say and no worker says.
+UNTRUE: dict[str, list[Any]] = {
+    "verdict_id": ["", "x" * 32, "A" * 32, "0" * 31, 7, None], "action": ["", "ban", "Allow", None, ["allow"], {}],
+    "policy": ["", "../x", "x" * 65, 1], "policy_version": [0, -1, 1.0, 10**30, "3", True, None],
+    "model": ["", "x" * 600, "\ud800", 1, None, ["x"]], "revision": ["", None], "precision": ["", None, {}],
+    "image_sha256": ["", "0" * 63, "G" * 64, None],
+    "created_at": ["", "now", "2026-01-01T00:00:00", "0001-01-01T00:00:00+23:00", "9999-12-31T23:59:59-23:00", 7],
+    "views": [0, 2, -1, 99_999, 1e3, "1", None, True], "dim": [0, 7, 9, 99_999_999, "8", None],
+}  # fmt: skip
+
+
+def about(name: str = "a") -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(as_redis_gives(fields(name))[b"about"])
+    return found
+
+
+@pytest.mark.parametrize(("name", "value"), [(name, value) for name, values in UNTRUE.items() for value in values])
+def test_an_entry_that_says_what_no_worker_says_is_none(name: str, value: Any) -> None:
+    assert about().keys() == UNTRUE.keys()
+    if (name, value) == ("views", True):
+        assert about()["views"] == 1
+    said = json.dumps(about() | {name: value}).encode()
+    assert read_entry(as_redis_gives(fields("a")) | {b"about": said}) is None
+
+
+@pytest.mark.parametrize("name", UNTRUE)
+def test_an_entry_that_lacks_a_word_is_none_and_one_that_says_more_is_read(name: str) -> None:
+    less = json.dumps({key: value for key, value in about().items() if key != name}).encode()
+    assert read_entry(as_redis_gives(fields("a")) | {b"about": less}) is None
+    more = json.dumps(about() | {"later": "word"}).encode()
+    assert read_entry(as_redis_gives(fields("a")) | {b"about": more}) == entry("a")
 
 
 @pytest.mark.parametrize(("name", "value"), [(name, value) for name, values in BROKEN.items() for value in values])
@@ -97,13 +126,13 @@ def test_bytes_of_any_kind_in_a_field_are_an_entry_or_none_and_no_error(name: st
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 0.0, 7.0])
 def test_rows_that_are_not_of_length_one_are_told(value: float) -> None:
     rows = unit_rows("a", 3).astype("<f2")
-    assert is_unit(entry("a", views=3))
     rows[2, 5] = value
     rows[2] = rows[2] if value else 0
     broken = as_redis_gives(fields("a", views=3)) | {b"embeddings": rows.tobytes()}
     found = read_entry(broken)
     assert found is not None
-    assert not is_unit(found)
+    (batch,) = batches_of([entry("b", views=2), found, entry("c")])
+    assert list(sound(batch)) == [True, False, True]
 
 
 # -- arrays ----------------------------------------------------------------------------------------------------------
