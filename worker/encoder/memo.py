@@ -98,17 +98,17 @@ class ImageMemo:
             return None
 
 
-def rounded(embeddings: Matrix) -> Matrix:
-    """Return embeddings as the memo gives them back, so that a repeat scores as the first did.
+def rounded(embeddings: Matrix | npt.NDArray[np.float16]) -> Matrix:
+    """Return embeddings as memo and ledger give them back, so that a repeat scores as the first did.
 
     Args:
-        embeddings: `(n, dim)` float32, unit rows.
+        embeddings: `(n, dim)` float32, unit rows; or float16 that these were rounded to.
 
     Returns:
         The same in the precision of 16 bits, unit rows again.
     """
-    floats = embeddings.astype(np.float16).astype(np.float32)
-    unit: Matrix = floats / np.linalg.norm(floats, axis=1, keepdims=True)
+    unit: Matrix = embeddings.astype(np.float16, copy=False).astype(np.float32)
+    unit /= np.linalg.norm(unit, axis=1, keepdims=True)
     return unit
 
 
