@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import json
 import subprocess
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -81,6 +82,11 @@ class House:
         rows: Any = self.connection.xrange("sluice:verdicts")
         decoded = [{key.decode(): value.decode() for key, value in fields.items()} for _, fields in rows]
         return [row for row in decoded if job_id in (None, row["job_id"])]
+
+    def remembered(self) -> list[str]:
+        """Return the ids of the verdicts that the ledger's stream has an entry of."""
+        rows: Any = self.connection.xrange("sluice:ledger")
+        return [json.loads(fields[b"about"])["verdict_id"] for _, fields in rows]
 
     def verdict(self, job: Job) -> Verdict:
         """Return the one verdict of a job."""

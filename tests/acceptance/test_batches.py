@@ -112,12 +112,15 @@ def second(pair: Pair, house: House) -> support.Worker:
 
 
 def each_has_one_verdict(house: House, *jobs: Job, seconds: float = support.PATIENCE_SECONDS) -> None:
-    """Wait until jobs have ended well, each with one entry in the stream, and nothing is left of them elsewhere."""
+    """Wait until jobs have ended well, each with one verdict and one entry of the ledger, and nothing else is left."""
     assert house.ended(*jobs, seconds=seconds) == ["finished"] * len(jobs)
     ids = {job.id for job in jobs}
     entries = [entry for entry in house.entries() if entry["job_id"] in ids]
     assert Counter(entry["job_id"] for entry in entries) == Counter(ids)
-    assert {json.loads(entry["verdict"])["reason"] for entry in entries} == {None}
+    verdicts = [json.loads(entry["verdict"]) for entry in entries]
+    assert {verdict["reason"] for verdict in verdicts} == {None}
+    remembered = Counter(house.remembered())
+    assert all(remembered[verdict["verdict_id"]] == 1 for verdict in verdicts)
     support.until(house.nothing_is_stranded, what="nothing is stranded")
 
 
