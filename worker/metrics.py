@@ -48,7 +48,7 @@ SCRAPED: Mapping[str, tuple[str, tuple[str, ...]]] = {
     "sluice_queue_dead_jobs": ("Jobs that failed and are kept: RQ's FailedJobRegistry.", ("queue",)),
     "sluice_stream_entries": ("Entries of a stream.", ("stream",)),
     "sluice_stream_max_entries": ("Entries beyond which a stream forgets its oldest.", ("stream",)),
-    "sluice_stream_lag": ("Entries of its stream that a consumer group has not read, where Redis knows.", ("group",)),
+    "sluice_stream_lag": ("Verdicts that a consumer group has not read, where Redis knows.", ("group",)),
     "sluice_redis_up": ("1 while Redis answers.", ()),
     "sluice_redis_memory_bytes": ("Memory that Redis uses.", ()),
     "sluice_redis_memory_limit_bytes": ("Memory that Redis may use; 0 without a limit.", ()),

@@ -18,7 +18,7 @@ from rq.job import Job
 from rq.registry import FailedJobRegistry, StartedJobRegistry
 from rq.utils import utcparse
 
-from worker.ledger.entry import ARCHIVE_GROUP, LEDGER
+from worker.ledger.entry import LEDGER
 from worker.metrics import Scraped
 from worker.records import seconds_since
 from worker.settings import Settings
@@ -97,17 +97,16 @@ def _seconds_since(moment: bytes | None) -> float:
 
 def _read_streams(found: _Found, settings: Settings, connection: redis.Redis) -> None:
     streams = {"verdicts": (STREAM, settings.verdict_stream_maxlen), "ledger": (LEDGER, settings.ledger_maxlen)}
-    *lengths, groups, archivers, memory = _ask(
+    *lengths, groups, memory = _ask(
         connection,
         *(["XLEN", key] for key, _ in streams.values()),
-        ["XINFO GROUPS", STREAM], ["XINFO GROUPS", LEDGER], ["INFO", "memory"],
+        ["XINFO GROUPS", STREAM], ["INFO", "memory"],
     )  # fmt: skip
     for (name, (_, most)), entries in zip(streams.items(), lengths, strict=True):
         if entries is not None and most:
             found["sluice_stream_max_entries"][(name,)] = most
             found["sluice_stream_entries"][(name,)] = entries
-    archiving = [group for group in archivers or [] if group["name"] == ARCHIVE_GROUP.encode()]
-    for group in [*archiving, *(groups or [])][:_MAX_GROUPS]:
+    for group in (groups or [])[:_MAX_GROUPS]:
         if group.get("lag") is not None:
             found["sluice_stream_lag"][(group["name"].decode(),)] = group["lag"]
     if memory is not None:
