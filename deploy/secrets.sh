@@ -31,7 +31,7 @@ digest() { # user: as Redis keeps it
 }
 
 rights=$(sed -n 's/^ACL SETUSER /user /p' "$here/../docs/security.md")
-for user in worker client deliver author scaler; do
+for user in worker client deliver author archive scaler; do
     name=$(echo "$user" | tr '[:lower:]' '[:upper:]')
     rights=$(echo "$rights" | sed "s/>$name-PASSWORD/#$(digest $user)/")
     echo "redis://sluice-$user:$(password $user)@$redis/0" | put "${user}_redis_url"
