@@ -391,6 +391,40 @@ def test_a_following_command_ends_at_sigterm_with_its_summary(
     assert (process.returncode, summary["entries"], summary["files"]) == (0, 10, 1)
 
 
+def test_a_following_command_waits_for_a_redis_that_went_away_and_leaves_at_once_when_it_is_told_to(
+    tmp_path: Path,
+) -> None:
+    server = support.DurableRedis(tmp_path)
+    server.start()
+    command = [support.SLUICE, "ledger", "archive", "--to", tmp_path / "x", "--follow", "--json", "--file-seconds", "0"]
+    try:
+        with (
+            redis.Redis(port=server.port) as connection,
+            subprocess.Popen(
+                command, env=support.environment({"redis_url": server.url}), stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE, text=True,
+            ) as process,
+        ):  # fmt: skip
+            assert process.stdout is not None
+            push(connection, ["first"])
+            assert "written" in process.stdout.readline()
+            server.kill()
+            time.sleep(1.5)
+            server.start()
+            connection.connection_pool.disconnect()
+            push(connection, ["second"])
+            assert "written" in process.stdout.readline()
+            server.kill()
+            time.sleep(1.5)
+            process.send_signal(signal.SIGTERM)
+            _, said = process.communicate(timeout=20)
+    finally:
+        server.kill()
+    assert process.returncode == 3
+    assert "went away" in said.splitlines()[-1]
+    assert rows_on(DirectoryShelf(tmp_path / "x")) == ["first", "second"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "says"),
     [

@@ -110,11 +110,14 @@ def _archive(options: argparse.Namespace) -> int:
             )
 
     rolling = Rolling(options.file_entries, options.file_seconds, options.claim_seconds)
-    with _redis(settings, is_patient=options.follow) as connection:
+    backoff = PatientBackoff() if options.follow else None
+    with _redis(settings, backoff) as connection:
         archiver = Archiver(connection, shelf, rolling, options.retention_days, tell)
 
         def leave(signum: int, frame: FrameType | None) -> None:
             archiver.stop()
+            if backoff:
+                backoff.hurry()
 
         signal.signal(signal.SIGTERM, leave)
         signal.signal(signal.SIGINT, leave)
@@ -193,12 +196,12 @@ def _shelf(place: str, settings: Settings) -> Shelf:
 
 
 @contextmanager
-def _redis(settings: Settings, is_patient: bool = False) -> Iterator[redis.Redis]:
-    """Open Redis; a patient one waits out an absence once it has answered."""
+def _redis(settings: Settings, backoff: PatientBackoff | None = None) -> Iterator[redis.Redis]:
+    """Open Redis; with a backoff an absence is waited out, once it has answered."""
     shown_url = mask_url(settings.redis_url)
     with open_redis(settings.redis_url) as asking:
         require_redis(asking, shown_url)
-    with open_redis(settings.redis_url, PatientBackoff() if is_patient else None) as connection:
+    with open_redis(settings.redis_url, backoff) as connection:
         try:
             yield connection
         except (redis.ConnectionError, redis.TimeoutError) as error:
