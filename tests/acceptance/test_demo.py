@@ -122,14 +122,22 @@ def _while_the_model_loads(demo: Demo) -> bool:
     return True
 
 
+def _before_it_shows_verdicts(demo: Demo) -> bool:
+    support.until(lambda: "3. " in demo.says, what="the drawings are on the queue")
+    # Else it might be through with them before it is interrupted.
+    demo.process.send_signal(signal.SIGSTOP)
+    return bool(support.until(demo.has_a_verdict, what="a verdict"))
+
+
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
-@pytest.mark.parametrize("moment", [Demo.has_begun, _while_the_model_loads, Demo.has_a_verdict])
+@pytest.mark.parametrize("moment", [Demo.has_begun, _while_the_model_loads, _before_it_shows_verdicts])
 def test_an_interrupted_demo_leaves_nothing(
     moment: Callable[[Demo], bool], signum: signal.Signals, tmp_path: Path
 ) -> None:
     with running_demo(tmp_path) as demo:
         support.until(lambda: moment(demo), what="the moment")
         _send(demo, signum)
+        demo.process.send_signal(signal.SIGCONT)
         assert demo.process.wait(10) == 130
         assert demo.processes() == []
         assert demo.files() == []
