@@ -55,15 +55,13 @@ class Pair:
             The batch; and the jobs that kept the house's own worker from taking it, which end now.
         """
         path, taken = f"/{name}", threading.Event()
-        occupied = []
-        for place in range(2):  # both of its places
-            image = {
-                "url": self.house.site.page(
-                    f"{path}-occupied-{place}", (200, PNG), tell=lambda: taken.wait(60) and None
-                )
-            }
-            occupied.append(self.house.enqueue("occupied", image=image))
-            support.until(lambda job=occupied[-1]: job.get_status(refresh=True) == "started", what="taken")
+        held = {"url": self.house.site.page(f"{path}-held", (200, PNG), tell=lambda: taken.wait(60) and None)}
+        # Both of its places, each with a full batch: one that is not full would wait a moment for more.
+        names = [f"{name}-occupied-{place}" for place in range(2 * BATCH)]
+        special = {names[0]: {"image": held}, names[BATCH]: {"image": held}}
+        occupied = self.house.enqueue_batch(*names, special=special)
+        for job in occupied:
+            support.until(lambda job=job: job.get_status(refresh=True) == "started", what="taken")
         names = [f"{name}-{place}" for place in range(4)]
         slow = {names[1]: {"image": self.house.slow_page(path, seconds)}}
         jobs = self.house.enqueue_batch(*names, queue="doomed", special=slow)
