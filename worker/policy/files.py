@@ -100,6 +100,21 @@ def find_policy(ref: str, directory: Path) -> Policy:
     raise PolicyMissing(f"no policy {ref}; name a file, or one of {', '.join(policies.refs())} in {directory}")
 
 
+def find_version_file(ref: str, directory: Path) -> Path:
+    """Return the file of a policy as `find_policy` finds it.
+
+    Args:
+        ref: A file, or `ID` (its live version) or `ID@VERSION`.
+        directory: Of the policies.
+
+    Raises:
+        PolicyMissing: There is none.
+        PolicyInvalid: Every error in the file or the directory.
+    """
+    policy = find_policy(ref, directory)
+    return Path(ref) if Path(ref).is_file() else directory / policy.policy / f"v{policy.version}.yaml"
+
+
 def version_files(directory: Path) -> dict[int, Path]:
     """Return the versions in a policy's directory, in order."""
     found = {int(match[1]): file for file in directory.glob("v*.yaml") if (match := VERSION_FILE.fullmatch(file.name))}
