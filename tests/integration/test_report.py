@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
+from browser import open_page
 from jinja2 import UndefinedError
 
 from worker.errors import UsageError
@@ -58,3 +59,22 @@ def test_a_value_that_a_template_lacks_is_an_error() -> None:
 def test_a_page_that_cannot_be_written_says_where(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"no/r\.html: No such file or directory; .*--report"):
         page.write_report(tmp_path / "no" / "r.html", "")
+
+
+def test_a_browser_shows_it_without_a_complaint(tmp_path: Path) -> None:
+    file = tmp_path / "report.html"
+    page.write_report(
+        file, probe(name="house@2", chart=score_histogram({"before": [9, 1], "after": [8, 2]}, {"review": 0.5}))
+    )
+    seen = open_page(file, tmp_path / "browser", tmp_path / "report.png")
+    assert seen.complaints == []
+    assert "<h1>Of house@2</h1>" in seen.dom
+    assert (tmp_path / "report.png").stat().st_size > 10_000
+
+
+def test_a_browser_would_complain_of_what_a_page_may_not_do(tmp_path: Path) -> None:
+    file = tmp_path / "report.html"
+    file.write_text(probe(name="x", chart="").replace("<main>", "<main><script>document.title = 'run'</script>"))
+    seen = open_page(file, tmp_path / "browser")
+    assert any("Content Security Policy" in line for line in seen.complaints)
+    assert "<title>Of x</title>" in seen.dom
