@@ -43,6 +43,7 @@ def test_a_page_loads_nothing() -> None:
 def test_a_chart_is_the_same_for_the_same_numbers_and_names_its_series() -> None:
     first, second = (score_histogram({"before": [5, 0, 1]}, {"review": 0.25, "block": 0.75}) for _ in range(2))
     assert first == second
+    assert "mathdefault" not in first
     for words in ("before", "review from 0.25", "block from 0.75", "images"):
         assert words in first
 

@@ -91,6 +91,7 @@ def score_histogram(counts: Mapping[str, Sequence[int]], thresholds: Mapping[str
         # Most traffic is harmless: on a linear scale all else would be invisible.
         chart.axes.set_yscale("symlog", linthresh=1)
         chart.axes.set_ylim(bottom=0)
+        chart.axes.yaxis.set_major_formatter(lambda count, _: f"{count:,.0f}")
         draw_thresholds(chart, thresholds)
         chart.axes.legend(frameon=False)
     return chart.markup
