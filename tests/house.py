@@ -15,10 +15,12 @@ import redis
 import support
 from PIL import Image
 from rq import Queue
+from rq.exceptions import InvalidJobOperation
 from rq.job import Job
 from rq.serializers import JSONSerializer
 
-from worker.records import Verdict
+from worker.records import QUEUES, Verdict
+from worker.runtime.uploads import job_id_of
 
 MODERATE = "worker.jobs.moderate"
 PNG = support.encode(Image.new("RGB", (48, 32), "teal"))
@@ -64,6 +66,21 @@ class House:
         with self.connection.pipeline() as transaction:
             jobs: list[Job] = self.queue(queue).enqueue_many(data, pipeline=transaction)
             transaction.execute()
+        return jobs
+
+    def add_batch(
+        self, *content_ids: str, queue: str = "moderation", special: Mapping[str, dict[str, Any]] | None = None
+    ) -> list[Job]:
+        """Add uploads to the stream, as a backend without RQ does; the jobs that will come of them."""
+        priority = next(priority for priority, name in QUEUES.items() if name == queue)
+        jobs = []
+        with self.connection.pipeline(transaction=False) as together:
+            for name in content_ids:
+                upload = {"image": INLINE, "content_id": name} | (special or {}).get(name, {})
+                together.xadd("sluice:uploads", {"job": json.dumps(upload), "priority": priority})
+                job_id = job_id_of(name, upload.get("policy"))
+                jobs.append(Job(job_id, connection=self.connection, serializer=JSONSerializer))
+            together.execute()
         return jobs
 
     def push_raw(self, job_id: str, **fields: Any) -> Job:
@@ -139,6 +156,6 @@ def durable_redis(directory: Path) -> Iterator[support.DurableRedis]:
 def _end_of(job: Job) -> str | None:
     try:
         status = job.get_status(refresh=True)
-    except ValueError:
+    except (ValueError, InvalidJobOperation):
         return None
     return status.value if status in {"finished", "failed", "stopped"} else None

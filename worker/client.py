@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 import redis
 from pydantic import ValidationError
@@ -18,16 +18,12 @@ from rq.results import Result
 
 from worker.connection import open_redis
 from worker.errors import JobInvalid, SluiceError
-from worker.records import ModerationJob, Verdict
+from worker.records import MODERATE, QUEUES, ModerationJob, Priority, Verdict
+from worker.streams import HELD, NEW, join_group, read_group
 
-Priority = Literal["high", "normal", "bulk"]
-
-#: RQ queue of each priority.
-QUEUES: dict[Priority, str] = {"high": "moderation-high", "normal": "moderation", "bulk": "moderation-bulk"}
 #: How long uploaded bytes stay in Redis.
 BLOB_TTL_SECONDS = 86_400
 
-_MODERATE = "worker.jobs.moderate"
 _BLOB = "sluice:blob:"
 _STREAM = "sluice:verdicts"
 _READ_AT_ONCE = 100
@@ -117,7 +113,7 @@ class Moderation:
             places = [place for place, (its, *_) in enumerate(prepared) if its == priority]
             rows = [
                 Queue.prepare_data(
-                    _MODERATE,
+                    MODERATE,
                     kwargs=prepared[place][1],
                     # RQ would describe a job by its arguments: URLs with signatures, images in base64.
                     description=f"moderate {prepared[place][1]['content_id']}",
@@ -171,14 +167,17 @@ class Moderation:
         Yields:
             Verdicts, at least once: drop repeats by `verdict_id`.
         """
-        self._create_group(group)
+        join_group(self.connection, _STREAM, group)
         last_seen = time.monotonic()
-        start = "0"
+        start = HELD
         block_seconds = _BLOCK_SECONDS if idle_seconds is None else min(_BLOCK_SECONDS, idle_seconds)
         while idle_seconds is None or time.monotonic() - last_seen < idle_seconds:
-            entries = self._read(group, consumer, start, block_seconds)
-            if start != ">" and not entries:
-                start = ">"
+            entries = read_group(
+                self.connection, _STREAM, group, consumer, start, count=_READ_AT_ONCE,
+                wait_seconds=block_seconds if start == NEW else None,
+            )  # fmt: skip
+            if start != NEW and not entries:
+                start = NEW
                 continue
             for entry_id, fields in entries or self._claim(group, consumer, claim_seconds):
                 verdict = _parse(fields)
@@ -186,23 +185,6 @@ class Moderation:
                     yield verdict
                 self.connection.xack(_STREAM, group, entry_id)
                 last_seen = time.monotonic()
-
-    def _create_group(self, group: str) -> None:
-        try:
-            self.connection.xgroup_create(_STREAM, group, id="0", mkstream=True)
-        except redis.ResponseError as error:
-            if "BUSYGROUP" not in str(error):
-                raise
-
-    def _read(
-        self, group: str, consumer: str, start: str, block_seconds: float
-    ) -> list[tuple[bytes, dict[bytes, bytes]]]:
-        # 0 would block for ever.
-        block = None if start != ">" else max(1, int(block_seconds * 1000))
-        reply: Any = self.connection.xreadgroup(group, consumer, {_STREAM: start}, count=_READ_AT_ONCE, block=block)
-        streams = reply.values() if isinstance(reply, dict) else [entries for _, entries in reply or []]
-        flat = [entry for entries in streams for entry in entries]
-        return [entry for batch in flat for entry in (batch if isinstance(batch, list) else [batch])]
 
     def _claim(self, group: str, consumer: str, idle_seconds: float) -> list[tuple[bytes, dict[bytes, bytes]]]:
         reply: Any = self.connection.xautoclaim(

@@ -16,9 +16,6 @@ from worker.ledger.batch import halves
 from worker.pipeline import QueuedJob
 from worker.records import ModerationJob, Verdict, seconds_since
 
-#: What producers enqueue by name.
-MODERATE = "worker.jobs.moderate"
-
 
 def moderate(**arguments: Any) -> dict[str, Any]:
     """Look at one image under one policy.

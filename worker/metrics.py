@@ -28,6 +28,9 @@ RELOADS = ("ok", "invalid", "missing", "failed")
 #: endpoint is switched off. Lost is what the stream's limit took before it was read.
 WEBHOOK_OUTCOMES = ("delivered", "retried", "dead", "endpoint_off", "lost")
 
+#: What comes of an entry of the uploads' stream: a job was enqueued; there was one of the same upload; it is none.
+UPLOAD_OUTCOMES = ("taken", "repeated", "refused")
+
 #: How a horse ended too early: by SIGKILL, the kernel's for memory included; by itself; at the worker's hands, because
 #: a job of it was stopped, or was late.
 HORSE_ENDS = ("killed", "crashed", "stopped", "late")
@@ -134,6 +137,9 @@ class Metrics:
         self.webhooks = Counter(
             "sluice_webhooks_total", "Attempts to post a verdict; lost: never read off the stream.", ["outcome"], **made
         )
+        self.uploads = Counter(
+            "sluice_uploads_total", "Entries of the uploads' stream, by what came of them.", ["outcome"], **made
+        )
         self.up = Gauge("sluice_up", "1 while the worker takes jobs, or `sluice deliver` verdicts.", **made)
         Gauge("sluice_build_info", "What runs.", ["version"], **made).labels(__version__).set(1)
         self._watch_processes(made)
@@ -185,6 +191,8 @@ class Metrics:
             self.stage_seconds.labels(stage)
         for result in RELOADS:
             self.policy_reloads.labels(result)
+        for outcome in UPLOAD_OUTCOMES:
+            self.uploads.labels(outcome)
         for kind in ("image", "text"):
             for result in ("hit", "miss"):
                 self.memo.labels(kind, result)

@@ -30,6 +30,11 @@ SCHEMA_VERSION: Literal[1] = 1
 Action = Literal["allow", "review", "block"]
 #: How a policy version takes part in a verdict: it decides, it only watches, or it decides for its share.
 Role = Literal["live", "shadow", "canary"]
+#: The function that producers enqueue; never renamed.
+MODERATE = "worker.jobs.moderate"
+Priority = Literal["high", "normal", "bulk"]
+#: RQ queue of each priority.
+QUEUES: dict[Priority, str] = {"high": "moderation-high", "normal": "moderation", "bulk": "moderation-bulk"}
 #: `allow < review < block`.
 ACTION_ORDER: dict[Action, int] = {"allow": 0, "review": 1, "block": 2}
 

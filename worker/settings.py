@@ -179,6 +179,7 @@ class Settings(BaseSettings):
     memo_ttl_seconds: int = Field(
         86_400, ge=0, description="for how long an image that was seen is not embedded again; 0 remembers none"
     )
+    uploads: bool = Field(True, description="enqueue what backends add to the Redis stream `sluice:uploads`")
     verdict_stream_maxlen: int = Field(100_000, ge=1, description="verdicts that the Redis stream keeps, about")
     ledger_maxlen: int = Field(
         50_000,

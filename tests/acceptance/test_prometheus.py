@@ -72,6 +72,7 @@ METRICS = {
     "sluice_horse_ends_total": {"cause"},
     "sluice_decoder_ends_total": {"cause"},
     "sluice_jobs_recovered_total": set(),
+    "sluice_uploads_total": {"outcome"},
     "sluice_policy_last_reload_successful": set(),
 }
 LABEL_VALUES = {

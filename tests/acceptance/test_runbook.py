@@ -155,6 +155,11 @@ def _die(fleet: Fleeting) -> None:
     assert fleet.house.ended(fleet.house.enqueue("dead", policy="nobody")) == ["failed"]
 
 
+def _add_what_is_no_upload(fleet: Fleeting) -> None:
+    fleet.house.connection.xadd("sluice:uploads", {"job": "upload-1"})
+    support.until(lambda: fleet.worker.metric("sluice_uploads_total", outcome="refused"), what="it is refused")
+
+
 def _no_dead(fleet: Fleeting) -> None:
     assert fleet.dead() == 0
 
@@ -211,6 +216,7 @@ BEFORE: dict[tuple[str, int], Callable[[Fleeting], None]] = {
     ("SluiceNoVerdicts", 0): _suspend,
     ("SluiceMostJobsFail", 2): _publish_what_was_wanted,
     ("SluiceDeadJobsGrow", 0): _die,
+    ("SluiceUploadsRefused", 0): _add_what_is_no_upload,
     ("SluiceWebhooksDead", 0): _give_up_webhooks,
     ("SluicePolicyReloadFailed", 0): _break_registry,
 }
@@ -241,6 +247,7 @@ SAYS: dict[str, list[tuple[str, ...]]] = {
     "SluiceRejectionRate": [('"reason": "image_undecodable"', "cut")],
     "SluiceDeadJobsGrow": [("-",), ("dead jobs deleted",)],
     "SluiceQuarantinedJobs": [('"content_id": "deadly"', "sluice_memory_bytes", "sluice_horse_ends_total")],
+    "SluiceUploadsRefused": [("why", "its field `job` is no JSON")],
     "SluiceConsumerBehind": [("forgotten", "gone"), ("1\n",)],
     "SluiceWebhooksDead": [("off", "endpoint_off"), ("switched on",), ("dead letters put back, 0 kept",)],
     "SluiceWebhooksLost": [("first-entry", "verdict_id")],

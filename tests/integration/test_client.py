@@ -22,9 +22,9 @@ from PIL import Image
 from rq import Queue
 from rq.job import Job
 
-from worker.client import BLOB_TTL_SECONDS, QUEUES, Moderation, VerdictTimeout, read_verdicts
+from worker.client import BLOB_TTL_SECONDS, Moderation, VerdictTimeout, read_verdicts
 from worker.errors import JobInvalid, SluiceError, UsageError
-from worker.records import ModelStamp, PolicyStamp, Verdict
+from worker.records import QUEUES, ModelStamp, PolicyStamp, Verdict
 from worker.runtime.batch_worker import BatchWorker
 from worker.runtime.stable import ModelStable
 from worker.settings import load_settings

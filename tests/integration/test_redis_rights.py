@@ -145,6 +145,8 @@ def test_a_worker_a_backend_and_a_deliverer_need_no_right_that_their_users_lack(
         ])  # fmt: skip
         verdicts = [moderation.wait(job, 60) for job in (held, *jobs)]
         assert [verdict.reason for verdict in verdicts] == [None, None, None, None, "unknown_policy"]
+        moderation.connection.xadd("sluice:uploads", {"job": "no JSON"})
+        house.ended(*House(moderation.connection, site, tmp_path).add_batch("added"))
         # Ends that are RQ's own: nothing kept, a job that waits for another.
         first = house.enqueue("nothing-kept", result_ttl=0)
         house.ended(house.enqueue("dependent", depends_on=house.enqueue("before")))

@@ -17,6 +17,8 @@ from played.cast import QUEUES
 _PAUSE_SECONDS = 0.25
 _HANDFUL = 16
 _SEED = 6
+#: Share of the handfuls that comes by the stream of uploads, as from a backend without RQ.
+_STREAMED = 0.2
 #: Fewer than so many in all would be too few for the rules that look at shares and means.
 _LEAST = 900
 
@@ -73,9 +75,9 @@ class Traffic(threading.Thread):
             policy = self._dice.choice([props.CALIBRATED, props.UNCALIBRATED])
             webhook = self._webhook if self._dice.random() < 0.1 else None
             uploads.append((self._dice.choice(list(props.DRAWINGS)), policy, webhook))
-        self._put(queue, uploads)
+        self._put(queue, uploads, by_stream=self._dice.random() < _STREAMED)
 
-    def _put(self, queue: str, uploads: list[tuple[str, str, str | None]]) -> None:
+    def _put(self, queue: str, uploads: list[tuple[str, str, str | None]], by_stream: bool = False) -> None:
         special = {}
         for name, policy, webhook in uploads:
             content_id = f"upload-{len(self.sent)}"
@@ -84,4 +86,5 @@ class Traffic(threading.Thread):
             if webhook is not None:
                 special[content_id]["webhook"] = webhook
                 self.hooked.append(content_id)
-        self._house.enqueue_batch(*special, queue=queue, special=special)
+        put = self._house.add_batch if by_stream else self._house.enqueue_batch
+        put(*special, queue=queue, special=special)

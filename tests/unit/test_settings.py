@@ -23,6 +23,7 @@ DEFAULTS: dict[str, Any] = {
     "batch_size": 32,
     "threads": 0,
     "batch_wait_seconds": 0.005,
+    "uploads": True,
     "policies": "policies",
     "policy": "default",
     "metrics_port": 9108,

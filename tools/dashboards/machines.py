@@ -96,7 +96,7 @@ def redis() -> list[Any]:
             "Whether a worker reached Redis when it was asked for its metrics.",
             ("max by (instance) (sluice_redis_up)", "{{instance}}"),
             {0: ("away", parts.BAD), 1: ("answers", parts.GOOD)},
-        ).span(6),
+        ).span(8),
         parts.lines(
             "Redis memory",
             "Memory in use and the limit; no line of a limit: there is none.",
@@ -105,19 +105,24 @@ def redis() -> list[Any]:
             ("max(sluice_redis_memory_limit_bytes) > 0", "limit"),
         )
         .fill_opacity(0)
-        .span(6),
+        .span(8),
         parts.lines(
             "Streams against their cap",
             "A full stream forgets its oldest entries. By design for the ledger; of verdicts, readers may miss some.",
             "percentunit",
             ("max by (stream) (sluice_stream_entries) / max by (stream) (sluice_stream_max_entries)", "{{stream}}"),
-        ).span(6),
+        ).span(8),
         parts.lines(
             "Verdicts not yet read",
             "What each consumer group has still to read. Above the stream's cap, verdicts are lost to it.",
             "short",
             ("max by (group) (sluice_stream_lag)", "{{group}}"),
-        ).span(6),
+        ).span(12),
+        parts.bars(
+            "Uploads off the stream",
+            "Entries of sluice:uploads: enqueued, known already, or no uploads, which are kept in sluice:uploads:dead.",
+            ("sum by (outcome) (increase(sluice_uploads_total[$__rate_interval]))", "{{outcome}}"),
+        ).span(12),
     ]
 
 

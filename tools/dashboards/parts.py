@@ -31,6 +31,9 @@ COLOURS: Mapping[str, Mapping[str, str]] = {
     "action": {"allow": GOOD, "review": LOOK, "block": BAD},
     "outcome": {
         "done": GOOD,
+        "taken": GOOD,
+        "repeated": PLAIN,
+        "refused": BAD,
         "delivered": GOOD,
         "retried": "yellow",
         "rejected": LOOK,

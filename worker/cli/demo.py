@@ -22,10 +22,10 @@ from rich.live import Live
 from worker.cli.console import Commands, add_command, settings_of
 from worker.cli.embedded_redis import embedded_redis, end, free_port
 from worker.cli.tables import add_verdict, verdict_table
-from worker.client import QUEUES, Moderation
+from worker.client import Moderation
 from worker.connection import open_redis, require_redis
 from worker.errors import SluiceError, UsageError
-from worker.records import Verdict
+from worker.records import QUEUES, Verdict
 from worker.settings import mask_url
 
 _IMAGES = Path(__file__).parent / "demo_images"

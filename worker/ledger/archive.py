@@ -24,8 +24,9 @@ from worker.ledger.forgetting import forgotten
 from worker.ledger.group import Member
 from worker.ledger.reader import parquet
 from worker.ledger.shelf import Shelf, StoredFile
-from worker.ledger.stream import Raw, readable
+from worker.ledger.stream import readable
 from worker.records import ModelStamp
+from worker.streams import Entry
 
 log = logging.getLogger(__name__)
 
@@ -138,7 +139,7 @@ class Archiver:
 
     def _archive_new(self) -> bool:
         """Write what nobody has read yet, a file's worth; whether there was any."""
-        rows: list[Raw] = []
+        rows: list[Entry] = []
         size = 0
         while len(rows) < self._rolling.entries and size < _MAX_BATCH_BYTES:
             page = self._member.read(min(_PAGE, self._rolling.entries - len(rows)))
@@ -162,7 +163,7 @@ class Archiver:
 
     # -- to the shelf ------------------------------------------------------------------------------------------------
 
-    def _archive(self, ids: Sequence[bytes], rows: Sequence[Raw]) -> None:
+    def _archive(self, ids: Sequence[bytes], rows: Sequence[Entry]) -> None:
         """Write a batch, and acknowledge it; whoever takes it over writes the same files.
 
         Args:

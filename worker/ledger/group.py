@@ -16,7 +16,7 @@ from typing import Any
 import redis
 
 from worker.ledger.entry import ARCHIVE_GROUP, LEDGER
-from worker.ledger.stream import Raw
+from worker.streams import Entry, join_group, read_group
 
 log = logging.getLogger(__name__)
 
@@ -53,11 +53,7 @@ class Member:
 
     def join(self) -> None:
         """Make the group, where there is none, from the stream's beginning: entries may have come before it."""
-        try:
-            self._connection.xgroup_create(LEDGER, ARCHIVE_GROUP, id="0", mkstream=True)
-        except redis.ResponseError as error:
-            if "BUSYGROUP" not in str(error):
-                raise
+        join_group(self._connection, LEDGER, ARCHIVE_GROUP)
 
     def drop_names(self) -> None:
         """Take off this member's name, until it reads again, and names that have held nothing for an hour."""
@@ -68,20 +64,16 @@ class Member:
             if not any(sign in str(error) for sign in ("NOGROUP", "no such key")):
                 raise
 
-    def read(self, count: int) -> list[Raw]:
+    def read(self, count: int) -> list[Entry]:
         """Take entries that nobody has read, oldest first, at most so many; none where there is none."""
         try:
-            reply: Any = self._connection.xreadgroup(ARCHIVE_GROUP, self._name, {LEDGER: ">"}, count=count)
+            return read_group(self._connection, LEDGER, ARCHIVE_GROUP, self._name, count=count)
         except redis.ResponseError as error:
             if not str(error).startswith("NOGROUP"):
                 raise
             # Somebody emptied Redis.
             self.join()
             return []
-        # As redis-py answers under RESP2, or under RESP3.
-        streams = reply.values() if isinstance(reply, dict) else [entries for _, entries in reply or []]
-        flat = [entry for entries in streams for entry in entries]
-        return [entry for part in flat for entry in (part if isinstance(part, list) else [part])]
 
     def acknowledge(self, ids: Sequence[bytes]) -> None:
         """Give entries out of hand: they are where they belong."""
@@ -92,7 +84,7 @@ class Member:
         rows: Any = self._connection.xinfo_consumers(LEDGER, ARCHIVE_GROUP)
         return [row["name"].decode() for row in rows if row["pending"]]
 
-    def take_over(self, holder: str, held_seconds: float) -> tuple[list[bytes], list[Raw]] | None:
+    def take_over(self, holder: str, held_seconds: float) -> tuple[list[bytes], list[Entry]] | None:
         """Take what a member has held too long: all that its files were to be made of, no more and no less.
 
         To be called with nothing in hand: what Redis says this member itself holds is then what an answer that was
@@ -111,7 +103,7 @@ class Member:
         if not ids:
             return None
         claimed: Any = self._connection.xclaim(LEDGER, ARCHIVE_GROUP, self._name, idle, ids)
-        rows = [(entry_id, fields) for entry_id, fields in claimed if entry_id is not None]
+        rows = [(entry_id, fields or {}) for entry_id, fields in claimed if entry_id is not None]
         log.warning("%d entries are taken over from %s, which held them too long", len(rows), holder)
         return ids, rows
 

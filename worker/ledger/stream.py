@@ -12,15 +12,13 @@ from typing import Any
 import redis
 
 from worker.ledger.entry import LEDGER, LedgerEntry, read_entry
+from worker.streams import Entry
 
 #: Entries that are asked for at once: a megabyte or two.
 _PAGE = 1000
 
-#: An entry's id, and its fields as redis-py gives them; None where the entry has gone.
-Raw = tuple[bytes, dict[bytes, bytes] | None]
 
-
-def pages(connection: redis.Redis, since: datetime | None = None) -> Iterator[list[Raw]]:
+def pages(connection: redis.Redis, since: datetime | None = None) -> Iterator[list[Entry]]:
     """Yield the stream's entries, oldest first.
 
     Args:
@@ -37,7 +35,7 @@ def pages(connection: redis.Redis, since: datetime | None = None) -> Iterator[li
         start = "(" + rows[-1][0].decode()
 
 
-def readable(rows: Sequence[Raw]) -> Iterator[tuple[bytes, LedgerEntry]]:
+def readable(rows: Sequence[Entry]) -> Iterator[tuple[bytes, LedgerEntry]]:
     """Yield the entries among what was read, with their ids."""
     for entry_id, fields in rows:
         if fields and (entry := read_entry(fields)) is not None:

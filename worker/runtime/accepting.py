@@ -12,12 +12,12 @@ import re
 import threading
 import time
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import redis
 
 from worker.sinks.outbox import Incoming, Outbox
 from worker.sinks.stream import STREAM
+from worker.streams import HELD, NEW, Entry, join_group, read_group
 
 log = logging.getLogger(__name__)
 
@@ -77,7 +77,7 @@ class Accepting(threading.Thread):
     def run(self) -> None:
         """Read and accept."""
         try:
-            self._create_group()
+            join_group(self._connection, STREAM, GROUP)
             while not self._stopping.is_set() and self._turn():
                 pass
         except BaseException as error:
@@ -92,37 +92,27 @@ class Accepting(threading.Thread):
                 self._look_back()
                 self._next_look = time.monotonic() + _LOOK_SECONDS
             is_finishing = self._finishing.is_set()
-            entries = self._read(">", 0.001 if is_finishing else _BLOCK_SECONDS)
+            entries = self._read(NEW, 0.001 if is_finishing else _BLOCK_SECONDS)
         except redis.ResponseError as error:
             if not str(error).startswith(("NOGROUP", "UNBLOCKED")):
                 raise
             # Somebody emptied Redis.
-            self._create_group()
+            join_group(self._connection, STREAM, GROUP)
             return True
         self._accept(entries)
         return bool(entries) or not is_finishing
 
-    def _create_group(self) -> None:
-        try:
-            # From the stream's beginning: verdicts may have come before whoever posts them.
-            self._connection.xgroup_create(STREAM, GROUP, id="0", mkstream=True)
-        except redis.ResponseError as error:
-            if "BUSYGROUP" not in str(error):
-                raise
-
     def _look_back(self) -> None:
         """Accept what a process read that died before it could, and say what nobody will ever read."""
         self._say_lost(self._trimmed_unread())
-        while entries := self._read("0", None):
+        while entries := self._read(HELD, None):
             self._say_lost(sum(not fields for _, fields in entries))
             self._accept(entries)
 
-    def _read(self, position: str, seconds: float | None) -> list[Any]:
-        """Read what is new (`>`), or what was read and not acknowledged (`0`)."""
-        block = None if seconds is None else int(seconds * 1000)
-        reply: Any = self._connection.xreadgroup(GROUP, _CONSUMER, {STREAM: position}, count=_READ_AT_ONCE, block=block)
-        # Those that were trimmed off the stream meanwhile have no fields.
-        return [(entry_id, fields or {}) for entry_id, fields in _entries_in(reply)]
+    def _read(self, position: str, seconds: float | None) -> list[Entry]:
+        return read_group(
+            self._connection, STREAM, GROUP, _CONSUMER, position, count=_READ_AT_ONCE, wait_seconds=seconds
+        )
 
     def _trimmed_unread(self) -> int:
         """Return how many entries the stream's limit has taken since the group read last.
@@ -145,7 +135,7 @@ class Accepting(threading.Thread):
                 lost, STREAM,
             )  # fmt: skip
 
-    def _accept(self, entries: Sequence[Any]) -> None:
+    def _accept(self, entries: Sequence[Entry]) -> None:
         if not entries:
             return
         _, buried = self._outbox.accept(
@@ -169,10 +159,3 @@ class Accepting(threading.Thread):
                 log.warning("entry %s of %s is no verdict; passed over", entry_id.decode(), STREAM)
             url = ""
         return Incoming(entry_id, url, verdict_id, body)
-
-
-def _entries_in(reply: Any) -> list[Any]:
-    """Return the entries in what redis-py makes of XREADGROUP's answer, under RESP2 or RESP3."""
-    streams = reply.values() if isinstance(reply, dict) else [entries for _, entries in reply or []]
-    flat = [entry for entries in streams for entry in entries]
-    return [entry for batch in flat for entry in (batch if isinstance(batch, list) else [batch])]

@@ -11,9 +11,8 @@ from collections.abc import Sequence
 from typing import Any, NoReturn
 
 from worker.errors import JobError, JobInvalid
-from worker.jobs import MODERATE
 from worker.pipeline import QueuedJob
-from worker.records import ModerationJob, Subject, printable
+from worker.records import MODERATE, ModerationJob, Subject, printable
 from worker.runtime.hashes import inflate
 from worker.runtime.wire import Task
 

@@ -21,6 +21,7 @@ from rq.utils import utcparse
 from worker.ledger.entry import LEDGER
 from worker.metrics import Scraped
 from worker.records import seconds_since
+from worker.runtime.uploads import UPLOADS
 from worker.settings import Settings
 from worker.sinks.stream import STREAM
 
@@ -97,15 +98,17 @@ def _seconds_since(moment: bytes | None) -> float:
 
 def _read_streams(found: _Found, settings: Settings, connection: redis.Redis) -> None:
     streams = {"verdicts": (STREAM, settings.verdict_stream_maxlen), "ledger": (LEDGER, settings.ledger_maxlen)}
-    *lengths, groups, memory = _ask(
+    *lengths, uploads, groups, memory = _ask(
         connection,
         *(["XLEN", key] for key, _ in streams.values()),
-        ["XINFO GROUPS", STREAM], ["INFO", "memory"],
+        ["XLEN", UPLOADS], ["XINFO GROUPS", STREAM], ["INFO", "memory"],
     )  # fmt: skip
     for (name, (_, most)), entries in zip(streams.items(), lengths, strict=True):
         if entries is not None and most:
             found["sluice_stream_max_entries"][(name,)] = most
             found["sluice_stream_entries"][(name,)] = entries
+    if uploads is not None:
+        found["sluice_stream_entries"][("uploads",)] = uploads
     for group in (groups or [])[:_MAX_GROUPS]:
         if group.get("lag") is not None:
             found["sluice_stream_lag"][(group["name"].decode(),)] = group["lag"]

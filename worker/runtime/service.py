@@ -21,6 +21,7 @@ from worker.runtime.health import HealthServer
 from worker.runtime.scheduling import SchedulerThread
 from worker.runtime.scraped import read_all
 from worker.runtime.stable import ModelStable, Ready
+from worker.runtime.uploads import Uploads
 from worker.settings import Settings, mask_url
 
 log = logging.getLogger(__name__)
@@ -109,17 +110,26 @@ class Service:
         )
         self._worker = worker
         scheduler.start()
+        uploads = Uploads(open_redis(self.settings.redis_url), self._count_uploads, burst)
+        if self.settings.uploads:
+            uploads.start()
+            if burst:
+                uploads.join()
         log.info("ready: %s@%s on %s, queues %s", ready.model, ready.revision, ready.device, ", ".join(queues))
         self._metrics.up.set(1)
         try:
             worker.work(burst=burst, logging_level="WARNING")
         finally:
             self._metrics.up.set(0)
+            uploads.close()
             hurry()
             scheduler.join(_GOODBYE_SECONDS)
         if not burst and not worker._stop_requested:
             # RQ ends its loop quietly; whoever restarts workers that fail must hear of it.
             raise SluiceError("the worker's loop ended without being told to; the lines above say why")
+
+    def _count_uploads(self, outcome: str, times: int) -> None:
+        self._metrics.uploads.labels(outcome).inc(times)
 
     def _listen(self, connection: redis.Redis) -> HealthServer | None:
         settings, metrics = self.settings, self._metrics
