@@ -129,3 +129,25 @@ def test_the_path_from_queue_to_verdict_is_measured_beside_the_bare_encoder(tiny
     assert list(rows) == ["bare encoder", "JPEG 500x375", "JPEG 4000x3000", "JPEG 500x375, 90 % seen before"]
     assert rows["bare encoder"]["share_of_bare"] == 1
     assert all(row["images_per_second"] > 0 for row in rows.values())
+
+
+def test_a_fleet_is_measured_with_models_that_sleep_and_none_is_faster_than_its_model() -> None:
+    ended = sluice(
+        "bench", "fleet", "--workers", 1, 2, "--images-per-second", 200, "--batch", 8, "--seconds", 1, "--json"
+    )
+    assert ended.returncode == 0, ended.stderr
+    rows = [json.loads(line) for line in ended.stdout.splitlines()]
+    assert [row["workers"] for row in rows] == [1, 2]
+    for row in rows:
+        # A batch that ends as the time begins counts whole.
+        assert 0 < row["jobs_per_second"] <= 200 * row["workers"] * 1.2
+        assert row["redis_ceiling"] > row["jobs_per_second"]
+        assert row["redis_microseconds_per_job"] > 0
+        assert "%" in row["commands"]
+    assert "2 workers: measuring" in ended.stderr
+
+
+def test_a_redis_that_is_in_use_is_not_emptied_unasked(redis_url: str) -> None:
+    ended = sluice("bench", "fleet", "--redis-url", redis_url)
+    assert ended.returncode == 2
+    assert "--empty-that-redis" in ended.stderr

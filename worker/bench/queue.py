@@ -139,8 +139,8 @@ def _kinds(jobs: int) -> Iterator[tuple[str, Callable[[redis.Redis], BaseWorker]
     for batch in BATCHES:
         yield f"BatchWorker, {batch}", _batch_worker(batch, 0), few if batch == 1 else jobs
     yield "BatchWorker, 32, half fails", _batch_worker(32, 2), jobs
-    yield "BatchWorker, 32, verdicts", _batch_worker(32, 0, _verdict(), ledger_maxlen=0), jobs
-    yield "BatchWorker, 32, verdicts, ledger", _batch_worker(32, 0, _verdict()), jobs
+    yield "BatchWorker, 32, verdicts", _batch_worker(32, 0, bench_verdict(), ledger_maxlen=0), jobs
+    yield "BatchWorker, 32, verdicts, ledger", _batch_worker(32, 0, bench_verdict()), jobs
 
 
 def _batch_worker(
@@ -152,7 +152,7 @@ def _batch_worker(
     )
 
 
-def _verdict() -> Verdict:
+def bench_verdict() -> Verdict:
     """Return a verdict of eight categories, the size of a real one."""
     found = CategoryVerdict(
         score=0.1234, action="allow", margin=-1.2345, prompt="a photo of a thing", contrast="a photo of another",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,8 +14,10 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.table import Table
 
+from worker.cli import bench_fleet
 from worker.cli.console import Commands, add_command, print_json, settings_of
 from worker.cli.embedded_redis import embedded_redis
+from worker.cli.rows import print_rows, rounded, say
 from worker.connection import open_redis
 from worker.errors import Missing, UsageError
 
@@ -39,7 +40,7 @@ def add_commands(commands: Commands) -> None:
     """Add the group's commands."""
     group = commands.add_parser("bench", help="measure this machine", description="Measure this machine.")
     verbs = group.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for add in (_add_encoder, _add_precision, _add_queue, _add_pipeline):
+    for add in (_add_encoder, _add_precision, _add_queue, _add_pipeline, bench_fleet.add_verb):
         add(verbs)
 
 
@@ -126,7 +127,7 @@ def _encoder(options: argparse.Namespace) -> int:
         raise Missing(f"no image in {options.images}; name a directory of JPEG, PNG, WebP, GIF or AVIF files")
     with _checkpoint(options.model) as directory:
         rows = bench_encoder(
-            directory, settings, files, bench_policy(), options.precision, options.batch, options.rounds, _progress
+            directory, settings, files, bench_policy(), options.precision, options.batch, options.rounds, say
         )
     _print_encoder(rows, options.json)
     return 0
@@ -135,7 +136,7 @@ def _encoder(options: argparse.Namespace) -> int:
 def _print_encoder(rows: list[EncoderRow], as_json: bool) -> None:
     if as_json:
         for row in rows:
-            print_json(_rounded(asdict(row)))
+            print_json(rounded(asdict(row)))
         return
     table = Table("way", "precision", "batch", "images/s", "transformers", "tutorial", "limit", caption=_LEGEND)
     for row in rows:
@@ -163,7 +164,7 @@ def _precision(options: argparse.Namespace) -> int:
         for precision in ("fp32", settings.precision)
     )
     decoder = open_decoder(settings, exact, _threads(settings))
-    rows = bench_precision(read_files(options.images), policy, decoder, exact, faster, _progress)
+    rows = bench_precision(read_files(options.images), policy, decoder, exact, faster, say)
     decoder.close()
     if not rows:
         raise Missing(f"no image that can be judged in {options.images}; name a directory of images")
@@ -175,7 +176,7 @@ def _precision(options: argparse.Namespace) -> int:
 def _print_precision(rows: list[DriftRow], options: argparse.Namespace, about: dict[str, Any]) -> None:
     if options.json:
         for row in rows:
-            print_json(about | _rounded(asdict(row)) | {"limit_drift": options.max_drift, "limit_changed": 0})
+            print_json(about | rounded(asdict(row)) | {"limit_drift": options.max_drift, "limit_changed": 0})
         return
     caption = "{policy} in {precision} beside fp32, {model}".format(**about)
     limit = f"limit: max drift {options.max_drift:g}, no action changed"
@@ -194,8 +195,8 @@ def _queue(options: argparse.Namespace) -> int:
     from worker.bench.queue import bench_queue
 
     with embedded_redis() as (url, _):
-        rows = bench_queue(url, options.jobs, options.rounds, _progress)
-    _print_rows([asdict(row) for row in rows], options.json, "the ratios are multiples of SimpleWorker's")
+        rows = bench_queue(url, options.jobs, options.rounds, say)
+    print_rows([asdict(row) for row in rows], options.json, "the ratios are multiples of SimpleWorker's")
     return 0
 
 
@@ -209,20 +210,9 @@ def _pipeline(options: argparse.Namespace) -> int:
     use_threads(_threads(settings))
     with _checkpoint(options.model) as directory, embedded_redis() as (url, _):
         chosen = settings.model_copy(update={"model": directory, "redis_url": url})
-        rows = bench_pipeline(open_redis(url), chosen, options.images, options.rounds, _progress)
-    _print_rows([asdict(row) for row in rows], options.json, "limit: the bare encoder on views that are ready")
+        rows = bench_pipeline(open_redis(url), chosen, options.images, options.rounds, say)
+    print_rows([asdict(row) for row in rows], options.json, "limit: the bare encoder on views that are ready")
     return 0
-
-
-def _print_rows(rows: list[dict[str, Any]], as_json: bool, caption: str) -> None:
-    if as_json:
-        for row in rows:
-            print_json(_rounded(row))
-        return
-    table = Table(*(name.replace("_", " ") for name in rows[0]), caption=caption)
-    for row in rows:
-        table.add_row(*(f"{value:.4g}" if isinstance(value, float) else str(value) for value in row.values()))
-    Console().print(table)
 
 
 @contextmanager
@@ -234,7 +224,7 @@ def _checkpoint(model: str | None) -> Iterator[str]:
     from worker.bench.checkpoint import write_random_clip
 
     with tempfile.TemporaryDirectory(prefix="sluice-bench-") as directory:
-        _progress("writing a ViT-B/32 of random weights")
+        say("writing a ViT-B/32 of random weights")
         yield str(write_random_clip(Path(directory)))
 
 
@@ -242,11 +232,3 @@ def _threads(settings: Settings) -> int:
     from worker.cores import usable_cores
 
     return settings.threads or usable_cores()
-
-
-def _progress(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
-
-
-def _rounded(row: dict[str, Any]) -> dict[str, Any]:
-    return {name: float(f"{value:.4g}") if isinstance(value, float) else value for name, value in row.items()}
