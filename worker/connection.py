@@ -6,12 +6,16 @@ accident: each caller gets a pool of its own.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qsl, urlencode, urlsplit
 
 import redis
 from redis.backoff import AbstractBackoff, NoBackoff
+from redis.connection import parse_url
 from redis.retry import Retry
+from redis.sentinel import Sentinel
 
 from worker.errors import RedisUnreachable, UsageError
 
@@ -19,6 +23,10 @@ _FIRST_WAIT_SECONDS = 0.05
 _LONGEST_WAIT_SECONDS = 2.0
 #: About four minutes of `_LONGEST_WAIT_SECONDS`.
 _PATIENT_RETRIES = 120
+#: How the URL of a service begins whose master sentinels name.
+SENTINEL = "sentinel://"
+_SENTINEL_PORT = 26_379
+_SENTINEL_SECONDS = 1.0
 #: Options of a rediss:// URL that name files.
 _FILES = ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile")
 
@@ -48,36 +56,94 @@ class PatientBackoff(AbstractBackoff):
         return self
 
 
+class PatientRetry(Retry):
+    """Waits out a change of masters too: one that is none any more, or has no replica yet, refuses to write."""
+
+    def call_with_retry(self, do: Callable[[], Any], *arguments: Any, **more: Any) -> Any:
+        """Call until it succeeds, or patience ends."""
+
+        def do_or_lose_the_connection() -> Any:
+            try:
+                return do()
+            except redis.ResponseError as error:
+                if isinstance(error, redis.ReadOnlyError) or "NOREPLICAS" in str(error):
+                    raise redis.ConnectionError(str(error)) from error
+                raise
+
+        return super().call_with_retry(do_or_lose_the_connection, *arguments, **more)
+
+
 def open_redis(url: str, backoff: PatientBackoff | None = None, answer_seconds: float | None = None) -> redis.Redis:
     """Open a pool of connections; nothing is sent yet.
 
     Args:
-        url: redis://, rediss:// or unix://; options of redis-py follow a `?`, `ssl_ca_certs` for one.
+        url: redis://, rediss:// or unix://; options of redis-py follow a `?`, `ssl_ca_certs` for one. Or
+            sentinel://HOST:PORT,HOST:PORT/SERVICE/DATABASE: the master of a service, whoever that is at the moment.
         backoff: Wait and try again while Redis is away; None fails at once.
         answer_seconds: Longest wait for an answer; None waits, as blocking reads must.
 
     Raises:
         UsageError: The URL cannot be read, or names a file of certificates that is not there.
     """
-    retry = Retry(backoff, _PATIENT_RETRIES) if backoff else Retry(NoBackoff(), 1)
+    options: dict[str, Any] = {
+        "retry": PatientRetry(backoff, _PATIENT_RETRIES) if backoff else Retry(NoBackoff(), 1),
+        "socket_connect_timeout": min(5.0, answer_seconds or 5.0),
+        "socket_timeout": answer_seconds,
+        "health_check_interval": 30,
+    }
     try:
-        connection = redis.Redis.from_url(
-            url,
-            retry=retry,
-            socket_connect_timeout=min(5.0, answer_seconds or 5.0),
-            socket_timeout=answer_seconds,
-            health_check_interval=30,
-        )
-        pool = connection.connection_pool
-        # Else an option that redis-py does not know is found at the first command.
-        pool.connection_class(**pool.connection_kwargs)
+        if url.startswith(SENTINEL):
+            connection = _open_master(url, options)
+        else:
+            connection = redis.Redis.from_url(url, **options)
+            # Else an option that redis-py does not know is found at the first command.
+            connection.connection_pool.connection_class(**connection.connection_pool.connection_kwargs)
     except (ValueError, TypeError, redis.RedisError) as error:
         raise UsageError(f"SLUICE_REDIS_URL cannot be read: {error}") from error
     for option in _FILES:
-        file = pool.connection_kwargs.get(option)
+        file = connection.connection_pool.connection_kwargs.get(option)
         if file and not Path(file).is_file():
             raise UsageError(f"SLUICE_REDIS_URL: {option}={file} is no file")
     return connection
+
+
+def _open_master(url: str, options: Mapping[str, Any]) -> redis.Redis:
+    """Open a pool of connections to the master of a service, which sentinels name.
+
+    Raises:
+        ValueError: The URL cannot be read.
+    """
+    parts = urlsplit(url)
+    login, _, hosts = parts.netloc.rpartition("@")
+    service, _, database = parts.path.strip("/").partition("/")
+    addresses = [_address(host) for host in hosts.split(",")]
+    if not service:
+        raise ValueError("no service; write sentinel://HOST:26379,HOST:26379/SERVICE")
+    query = dict(parse_qsl(parts.query))
+    asking = {name: query.pop(f"sentinel_{name}") for name in ("username", "password") if f"sentinel_{name}" in query}
+    # What redis-py makes of an ordinary URL with the same login, database and options.
+    is_tls = query.pop("ssl", "").lower() in ("true", "1", "yes")
+    alike = f"{'rediss' if is_tls else 'redis'}://{login}{'@' if login else ''}host/{database}?{urlencode(query)}"
+    given = parse_url(alike)
+    for name in ("host", "connection_class"):
+        given.pop(name, None)
+    encrypted = {"ssl": True} | {name: value for name, value in query.items() if name.startswith("ssl_")}
+    sentinels = Sentinel(
+        addresses,
+        # Whoever must know soon who is master asks the next sentinel soon.
+        sentinel_kwargs={"socket_timeout": _SENTINEL_SECONDS, "socket_connect_timeout": _SENTINEL_SECONDS}
+        | (encrypted if is_tls else {})
+        | asking,
+    )
+    master: redis.Redis = sentinels.master_for(service, ssl=is_tls, **(dict(options) | given))
+    return master
+
+
+def _address(host: str) -> tuple[str, int]:
+    parts = urlsplit(f"//{host}")
+    if not parts.hostname:
+        raise ValueError("a sentinel without a host; write sentinel://HOST:26379,HOST:26379/SERVICE")
+    return parts.hostname, parts.port or _SENTINEL_PORT
 
 
 def require_redis(connection: redis.Redis, shown_url: str) -> None:

@@ -89,8 +89,8 @@ def _redis_url(value: str) -> str:
     except ValueError:
         # What urlsplit says quotes the password.
         raise ValueError("not a URL; write it as redis://USER:PASSWORD@HOST:PORT/0") from None
-    if scheme not in {"redis", "rediss", "unix"}:
-        raise ValueError("start it with redis://, rediss:// or unix://")
+    if scheme not in {"redis", "rediss", "unix", "sentinel"}:
+        raise ValueError("start it with redis://, rediss://, unix:// or sentinel://")
     return value
 
 

@@ -87,7 +87,8 @@ class Settings(BaseSettings):
     )
 
     redis_url: RedisUrl = Field(
-        "redis://127.0.0.1:6379/0", description="where the queue and the verdicts live: redis://, rediss:// or unix://"
+        "redis://127.0.0.1:6379/0",
+        description="where the queue and the verdicts live: redis://, rediss://, unix:// or sentinel://",
     )
     queues: Queues = Field(
         ("moderation-high", "moderation", "moderation-bulk"), description="RQ queues, first served first"
@@ -282,7 +283,7 @@ def unknown_variables(settings: Settings) -> dict[str, str | None]:
 def mask_url(url: str) -> str:
     """Return `url` without its password: `redis://user:***@host`."""
     # redis-py takes a password from the query too, for unix:// above all.
-    masked = re.sub(r"([?&]password=)[^&]*", r"\1***", url)
+    masked = re.sub(r"([?&](?:sentinel_)?password=)[^&]*", r"\1***", url)
     parts = urlsplit(masked)
     if parts.password is None:
         return masked

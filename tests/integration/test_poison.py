@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import raw_payloads
 import redis
+import support
 from raw_payloads import call
 from rq import Queue
 from rq.job import Job
@@ -188,3 +189,23 @@ def test_a_worker_that_leaves_has_no_heartbeat_left_to_come(connection: redis.Re
     left = time.monotonic()
     time.sleep(0.4)
     assert max(beats) < left
+
+
+def test_a_job_whose_end_a_new_master_has_never_heard_of_is_put_back_and_no_other(connection: redis.Redis) -> None:
+    put(connection, "ended")
+    put(connection, "running")
+    ours = Hands(connection, "worker", 0.2, 30, ("rq", "rq:job:", "rq:queue:"), MAX_BYTES)
+    claims, _ = ours.claim([QUEUE], 2)
+    running = [claim for claim in claims if claim.job_id == "running"]
+    keeper = Keeper(ours, lambda: running, lambda: None, 0.2, lambda _: None)
+    keeper.start()
+    try:
+        support.until(lambda: queued(connection), 10, "it is put back")
+        time.sleep(0.6)
+    finally:
+        keeper.close()
+    assert queued(connection) == [b"ended"]
+    assert connection.hget("rq:job:ended", "status") == b"queued"
+    assert not connection.hexists("rq:job:ended", "sluice_deaths")
+    assert ours.members() == {running[0].member}
+    assert connection.zrange(f"rq:wip:{QUEUE}", 0, -1) == [running[0].member.encode()]

@@ -175,7 +175,7 @@ def test_a_secret_file_with_a_wrong_value_is_named_without_it(env: Any) -> None:
     env(SLUICE_SECRETS_DIR="secrets")
     secret("sluice_redis_url", "http://user:geheim@host")
 
-    assert refusal() == "SLUICE_REDIS_URL=(hidden): start it with redis://, rediss:// or unix://"
+    assert refusal() == "SLUICE_REDIS_URL=(hidden): start it with redis://, rediss://, unix:// or sentinel://"
 
 
 def test_an_empty_secret_file_is_an_error(env: Any) -> None:
@@ -294,8 +294,8 @@ def test_a_variable_is_read_as_its_setting(env: Any, name: str, written: str, va
         ("webhook_retry_seconds", "1,0", "'0': input should be greater than 0"),
         ("webhook_timeout_seconds", "0", "'0': input should be greater than 0"),
         ("log_level", "loud", "'loud': input should be 'debug', 'info', 'warning' or 'error'"),
-        ("redis_url", "http://127.0.0.1", "(hidden): start it with redis://, rediss:// or unix://"),
-        ("redis_url", "127.0.0.1:6379", "(hidden): start it with redis://, rediss:// or unix://"),
+        ("redis_url", "http://127.0.0.1", "(hidden): start it with redis://, rediss://, unix:// or sentinel://"),
+        ("redis_url", "127.0.0.1:6379", "(hidden): start it with redis://, rediss://, unix:// or sentinel://"),
         ("redis_url", "redis://[::1", "(hidden): not a URL; write it as redis://USER:PASSWORD@HOST:PORT/0"),
     ],
 )

@@ -132,7 +132,7 @@ class Author:
     def _transact(self, policy: str, write: Callable[[Pipeline], T]) -> T:
         with self._connection.pipeline() as transaction:
             try:
-                transaction.watch(versions_key(policy), state_key(policy))  # type: ignore[no-untyped-call]
+                transaction.watch(versions_key(policy), state_key(policy))
                 found = write(transaction)
                 if transaction.command_stack:
                     transaction.execute()

@@ -185,9 +185,14 @@ class Hands:
         head = [*self._prefixes, self._worker, self._lease_seconds, *self._stamps(datetime.now(UTC))]
         return bool(self._renew((), [*head, self._interval_seconds, *flat]))
 
-    def give_back(self) -> list[str]:
-        """Put everything that is held back to the front of its queue; the ids of the jobs."""
-        return self._call_recover(self._worker, 0)
+    def members(self) -> set[str]:
+        """Return the entries of all that Redis says this worker holds; see `Claim.member`."""
+        held: Any = self._connection.hkeys(HELD_PREFIX + self._worker)
+        return {member.decode() for member in held}
+
+    def give_back(self, members: Iterable[str] = ()) -> list[str]:
+        """Put what is held back to the front of its queue: everything, or some; the ids of the jobs."""
+        return self._call_recover(self._worker, 0, members)
 
     def recover_dead(self) -> dict[str, list[str]]:
         """Put back what workers hold whose lease has run out.
@@ -204,8 +209,9 @@ class Hands:
         """Say that this worker holds nothing any more, and will not."""
         self._connection.zrem(LEASES, self._worker)
 
-    def _call_recover(self, worker: str, deaths: int) -> list[str]:
-        return [job_id.decode() for job_id in self._recover((), [*self._prefixes, worker, deaths]) or ()]
+    def _call_recover(self, worker: str, deaths: int, members: Iterable[str] = ()) -> list[str]:
+        back = self._recover((), [*self._prefixes, worker, deaths, *members])
+        return [job_id.decode() for job_id in back or ()]
 
     def _in_turn(self, queues: Sequence[str]) -> list[str]:
         turn, place = divmod(self._claims, TURN)

@@ -54,6 +54,9 @@ class Keeper(threading.Thread):
         #: Since when Redis has answered without a gap; the others need as long to say that they live.
         self._heard_since = self._heard = time.monotonic()
         self._next_heartbeat = 0.0
+        self._next_look = 0.0
+        #: Of what Redis said at the last look that this worker holds, what the worker itself knew nothing of.
+        self._unknown: set[str] = set()
 
     def run(self) -> None:
         """Beat, recover, wait."""
@@ -93,6 +96,22 @@ class Keeper(threading.Thread):
         if time.monotonic() - self._heard_since < self._lease_seconds:
             return
         recover(self._hands, self._recovered)
+        if time.monotonic() >= self._next_look:
+            self._give_back_unknown()
+            self._next_look = time.monotonic() + self._lease_seconds
+
+    def _give_back_unknown(self) -> None:
+        """Put back what was unknown at the last look too; until the next, a claim has become known, and an end is said.
+
+        A master that fails takes with it what its replica had not heard: the end of a job, with its verdict. To the new
+        master the worker holds it for ever.
+        """
+        unknown = self._hands.members() - {claim.member for claim in list(self._held())}
+        forgotten, self._unknown = unknown & self._unknown, unknown
+        if forgotten and (back := self._hands.give_back(forgotten)):
+            log.warning(
+                "%d jobs go back to their queues, whose end Redis has forgotten: %s", len(back), ", ".join(back)
+            )
 
 
 def recover(hands: Hands, recovered: Callable[[int], None]) -> None:
