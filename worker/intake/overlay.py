@@ -32,8 +32,7 @@ def overlay_png(view: View, weights: npt.NDArray[np.floating], side: int = SIDE)
     """
     size = (side, side)
     drawn = Image.fromarray(view).resize(size, Image.Resampling.LANCZOS).convert("RGB")
-    # The map is coarse: what lies between its patches is drawn smooth, so that no edge looks like one of the picture.
-    smooth = np.asarray(Image.fromarray(weights.astype(np.float32)).resize(size, Image.Resampling.BICUBIC))
+    smooth = np.asarray(Image.fromarray(weights.astype(np.float32)).resize(size, Image.Resampling.BILINEAR))
     colours = np.where(smooth[..., None] > 0, np.array(FOR, np.uint8), np.array(AGAINST, np.uint8))
     opacity = np.clip(np.abs(smooth) * _OPACITY, 0, _OPACITY) * 255
     layer = Image.fromarray(np.dstack([colours, np.rint(opacity).astype(np.uint8)]), "RGBA")

@@ -126,6 +126,7 @@ class Heat(Said):
     losses: Annotated[
         list[list[float]], Field(description="Logits of margin lost under each patch: rows from top, from left.")
     ]
+    greatest: Annotated[float, Field(description="The greatest loss or gain: what the strongest colour stands for.")]
     strongest: Annotated[
         tuple[int, int, int, int],
         Field(description="Left, top, right, bottom of the patch that costs most, in pixels of the view."),

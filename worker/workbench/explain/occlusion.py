@@ -32,7 +32,7 @@ class HeatMap:
     losses: Floats
     #: With nothing hidden.
     margin: float
-    #: `(side, side)`: at each pixel the mean loss of the patches over it, divided by the greatest there is; [-1, 1].
+    #: `(side, side)`: the loss around each pixel, divided by the greatest loss or gain; [-1, 1].
     weights: Floats
 
     def said(self, category: str, view: int) -> Heat:
@@ -50,6 +50,7 @@ class HeatMap:
             patch_pixels=right - left,
             margin=self.margin,
             losses=[[float(value) for value in row] for row in self.losses],
+            greatest=float(np.abs(self.losses).max()),
             strongest=(left, top, right, bottom),
         )
 
@@ -69,8 +70,8 @@ def occlude(view: View, compiled: CompiledPolicy, category: str, embed: Callable
     boxes = patches(len(view))
     column = [found.name for found in compiled.categories].index(category)
     margins = score(embed([view, *hidden(view, boxes)]), compiled).margin[:, column]
-    losses = margins[0] - margins[1:]
-    return HeatMap(tuple(boxes), losses.reshape(GRID, GRID), float(margins[0]), spread(losses, boxes, len(view)))
+    losses = (margins[0] - margins[1:]).reshape(GRID, GRID)
+    return HeatMap(tuple(boxes), losses, float(margins[0]), spread(losses, len(view)))
 
 
 def patches(side: int, grid: int = GRID) -> list[Box]:
@@ -96,21 +97,21 @@ def hidden(view: View, boxes: Sequence[Box]) -> list[View]:
     return copies
 
 
-def spread(losses: Floats, boxes: Sequence[Box], side: int) -> Floats:
-    """Spread losses over pixels: the mean of the patches over each, divided by the greatest; all 0 where none counts.
+def spread(losses: Floats, side: int) -> Floats:
+    """Spread losses over pixels: each stands at the centre of its patch, and what lies between is interpolated.
 
     Args:
-        losses: `(n,)`, one for each box.
-        boxes: That cover the view.
+        losses: `(grid, grid)`, of the patches that `patches` returns.
         side: Pixels of the view's side.
 
     Returns:
-        `(side, side)` in [-1, 1].
+        `(side, side)` in [-1, 1], of the greatest loss or gain; all 0 where nothing changes the margin.
     """
-    total, count = np.zeros((side, side)), np.zeros((side, side))
-    for loss, (left, top, right, bottom) in zip(losses, boxes, strict=True):
-        total[top:bottom, left:right] += loss
-        count[top:bottom, left:right] += 1
-    mean: Floats = total / count
-    greatest = np.abs(mean).max()
-    return mean / greatest if greatest > 0 else mean
+    grid = len(losses)
+    centres = np.array([(left + right) / 2 for left, _, right, _ in patches(side, grid)[:grid]])
+    pixels = np.arange(side) + 0.5
+    # `(side, grid)`: how much of each pixel belongs to each patch along one side.
+    parts = np.stack([np.interp(pixels, centres, row) for row in np.eye(grid)], axis=1)
+    greatest = np.abs(losses).max()
+    spread_out: Floats = parts @ (losses / greatest if greatest > 0 else losses) @ parts.T
+    return spread_out
