@@ -67,6 +67,7 @@ def _check(options: argparse.Namespace) -> None:
         for flag in ("heat", "versions", "image", "ledger"):
             if getattr(options, flag) is not None:
                 raise UsageError(f"--{flag} is for the reviewer: the uploader must not learn what a policy looks for")
+    _versions(options.versions)
     if options.top < 1:
         raise UsageError("--top counts sentences; give 1 or more")
     if is_image(options.target):

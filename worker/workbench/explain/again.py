@@ -59,6 +59,8 @@ def judge_again(
     """
     scores = score(embeddings, compiled)
     difference = differs(verdict, decide(compiled, scores))
+    if len(embeddings) != len(told.views):
+        difference = f"{len(embeddings)} of {len(told.views)} views"
     if difference is not None:
         note = f"judging again did not give this verdict ({difference}), so what follows is the verdict's own"
         return told.model_copy(update={"recomputed": "differs", "notes": [*told.notes, note]})

@@ -144,6 +144,7 @@ def test_other_versions_judge_the_same_image_and_take_the_place_of_shadows() -> 
     [
         (judged.image({FOOD: 1}, {REVOLVER: 8, RIFLE: 4, BREAD_KNIFE: 7.8, FOOD: 5}), "the margin of weapons is 0.0"),
         (judged.image({FOOD: 1}, {REVOLVER: 2}), "logits off"),
+        (np.concatenate([CLOSE, CLOSE[:1]]), "3 of 2 views"),
     ],
 )
 def test_a_judgement_that_differs_says_so_and_leaves_the_verdicts_own_numbers(embeddings: Matrix, why: str) -> None:
