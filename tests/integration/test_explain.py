@@ -40,17 +40,25 @@ REVOLVER, CAT = DRAWINGS / "revolver-noto.png", DRAWINGS / "cat-face-noto.png"
 DEAD = "redis://127.0.0.1:1/0"
 
 
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Copy the demo policy: each run of the command compiles all policies that are at work."""
+    policies = tmp_path_factory.mktemp("demo") / "policies"
+    shutil.copytree(POLICIES / "demo", policies / "demo")
+    return policies
+
+
 @pytest.fixture
 def explain(
-    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, demo: Path
 ) -> Callable[..., tuple[int, str, str]]:
     """Run the command with the packaged model and the demo policy; exit code, stdout and stderr."""
     monkeypatch.chdir(tmp_path)
     # The command logs to a stream that ends with the test.
     monkeypatch.setattr(logging.root, "handlers", list(logging.root.handlers))
 
-    def run(*arguments: object, policies: Path = POLICIES, **settings: object) -> tuple[int, str, str]:
-        given = {"model": "builtin", "policies": policies, "device": "cpu"} | settings
+    def run(*arguments: object, **settings: object) -> tuple[int, str, str]:
+        given = {"model": "builtin", "policies": demo, "device": "cpu"} | settings
         flags = [text for name, value in given.items() for text in (f"--{name.replace('_', '-')}", str(value))]
         capsys.readouterr()
         code = main(["explain", *map(str, arguments), *flags])
@@ -70,11 +78,11 @@ def schema(of: str, capsys: pytest.CaptureFixture[str]) -> Draft202012Validator:
 
 
 def test_an_image_is_judged_as_score_does_and_explained_from_its_embeddings(
-    explain: Callable[..., tuple[int, str, str]], capsys: pytest.CaptureFixture[str]
+    explain: Callable[..., tuple[int, str, str]], capsys: pytest.CaptureFixture[str], demo: Path
 ) -> None:
     code, out, _ = explain(REVOLVER, "--json", policy="demo")
     explanation = json.loads(out)
-    main(["score", str(REVOLVER), "--json", "--policy", "demo", "--model", "builtin", "--policies", str(POLICIES)])
+    main(["score", str(REVOLVER), "--json", "--policy", "demo", "--model", "builtin", "--policies", str(demo)])
     verdict = json.loads(capsys.readouterr().out)
     assert code == 0
     schema("explanation", capsys).validate(explanation)
