@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 import zlib
+from contextlib import suppress
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -123,8 +124,11 @@ def _parse(text: bytes) -> Verdict | None:
 
 
 def _say_missing(connection: redis.Redis, ref: str, looked: int) -> str:
-    status: Any = connection.hget(f"rq:job:{ref}", "status")
-    if status is not None and status in (b"queued", b"started", b"deferred", b"scheduled"):
+    status: Any = None
+    with suppress(redis.exceptions.NoPermissionError):
+        # Whoever explains need not be allowed to read jobs.
+        status = connection.hget(f"rq:job:{ref}", "status")
+    if status in (b"queued", b"started", b"deferred", b"scheduled"):
         return f"job {ref} has no verdict yet, it is {status.decode()}; ask again when it has ended"
     more = "" if looked < MAX_VERDICTS else ", and older ones were not looked at"
     return (

@@ -72,7 +72,7 @@ class Statement(Said):
     action: Action
     category: Annotated[Ground | None, Field(description="What decided; null where nothing was found, or looked at.")]
     lines: Annotated[list[str], Field(description="All of it in plain words, one sentence or two a line.")]
-    appeal: str | None
+    appeal: Annotated[str | None, Field(description="SLUICE_APPEAL; null for an upload that was allowed.")]
 
 
 def state(verdict: Verdict, policy: Policy | None, appeal: str | None) -> Statement:
@@ -98,7 +98,7 @@ def state(verdict: Verdict, policy: Policy | None, appeal: str | None) -> Statem
         action=verdict.action,
         category=ground,
         lines=lines,
-        appeal=appeal or None,
+        appeal=appeal if appeal and verdict.action != "allow" else None,
     )
 
 
