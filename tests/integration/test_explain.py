@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import judged
 import numpy as np
 import pytest
 import redis
@@ -20,6 +21,7 @@ from jsonschema import Draft202012Validator
 from PIL import Image
 from rq.job import Job
 
+from worker import lookup
 from worker.cli import main
 from worker.client import QUEUES, Moderation
 from worker.ledger.archive import Archiver, Rolling
@@ -359,6 +361,20 @@ def test_an_unknown_id_is_one_line_that_says_where_was_looked(
     assert re.fullmatch(r"sluice: no verdict .* 0{32} among the 2 newest of sluice:verdicts; .*sluice verdicts`\n", err)
     code, _, err = explain("photo.jpgg", redis_url=house.url)
     assert (code, err) == (2, "sluice: photo.jpgg is no file, no URL and no id; name an image, a job or a verdict\n")
+
+
+def test_a_stream_that_is_too_long_is_looked_through_in_part_and_that_is_said(
+    connection: redis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    verdicts = [judged.verdict(judged.image({}), job_id=f"job-{number}") for number in range(5)]
+    for verdict in verdicts:
+        connection.xadd(STREAM, {"verdict": verdict.to_json()})
+    monkeypatch.setattr(lookup, "_PAGE", 2)
+    assert lookup.find_verdict(connection, "job-0") == verdicts[0]
+    monkeypatch.setattr(lookup, "MAX_VERDICTS", 3)
+    assert lookup.find_verdict(connection, "job-2") == verdicts[2]
+    with pytest.raises(lookup.VerdictMissing, match="among the 3 newest of sluice:verdicts, and older ones were not"):
+        lookup.find_verdict(connection, "job-1")
 
 
 def test_a_job_that_waits_has_no_verdict_yet(
