@@ -424,7 +424,10 @@ def test_a_forged_verdict_moves_no_cursor_and_no_markup(
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["x" * 30, "--policy", "demo"], "--policy judges an image"),
+        (
+            ["photo.jpgg", "--policy", "demo"],
+            "photo.jpgg is no file, so it is taken for a job .*--policy is for an image",
+        ),
         ([CAT, "--image", REVOLVER], "--image belongs to a job or a verdict"),
         ([CAT, "--ledger", "x"], "--ledger belongs to a job or a verdict"),
         ([CAT, "--audience", "user", "--heat", "h.png"], "--heat is for the reviewer"),

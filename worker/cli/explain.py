@@ -12,6 +12,7 @@ from worker.cli.console import JUDGING, Commands, add_command, print_json, setti
 from worker.cli.evidence import VIEWS, Evidence, judge_here, look_up
 from worker.errors import UsageError
 from worker.logs import configure_logging
+from worker.records import printable
 
 if TYPE_CHECKING:
     from worker.policy.schema import Policy
@@ -75,7 +76,10 @@ def _check(options: argparse.Namespace) -> None:
             if getattr(options, flag) is not None:
                 raise UsageError(f"--{flag} belongs to a job or a verdict; {options.target} is an image")
     elif options.setting_policy is not None:
-        raise UsageError("--policy judges an image; a job or a verdict was judged already, compare with --versions")
+        raise UsageError(
+            f"{printable(options.target)} is no file, so it is taken for a job or a verdict, whose policy is known; "
+            "--policy is for an image (compare with --versions)"
+        )
 
 
 def is_image(target: str) -> bool:

@@ -59,7 +59,7 @@ def judge_again(
     """
     scores = score(embeddings, compiled)
     difference = differs(verdict, decide(compiled, scores))
-    if len(embeddings) != len(told.views):
+    if len(embeddings) != len(told.views) or any(found.view >= len(embeddings) for found in told.categories):
         difference = f"{len(embeddings)} of {len(told.views)} views"
     if difference is not None:
         note = f"judging again did not give this verdict ({difference}), so what follows is the verdict's own"

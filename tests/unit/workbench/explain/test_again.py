@@ -162,3 +162,15 @@ def test_another_policy_under_the_same_name_explains_nothing() -> None:
     assert explanation.notes == [
         "judging again did not give this verdict (other categories), so what follows is the verdict's own"
     ]
+
+
+def test_a_verdict_that_names_a_view_which_there_is_not_is_not_believed() -> None:
+    verdict = judged.verdict(CLOSE)
+    odd = {name: found.model_copy(update={"view": 7}) for name, found in verdict.categories.items()}
+    assert again(CLOSE, verdict.model_copy(update={"categories": odd})).recomputed == "differs"
+
+
+def test_a_margin_that_is_no_number_is_not_believed() -> None:
+    verdict = judged.verdict(CLOSE)
+    odd = {name: found.model_copy(update={"margin": float("nan")}) for name, found in verdict.categories.items()}
+    assert again(CLOSE, verdict.model_copy(update={"categories": odd})).recomputed == "differs"
