@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import redis
 
 from worker.connection import open_redis
-from worker.encoder.clip import ClipEncoder
 from worker.encoder.texts import SharedTexts, TextMemo
 from worker.errors import PolicyMissing, RedisUnreachable, SluiceError
 from worker.policy.compiled import CompiledPolicy, compile_policy
@@ -20,6 +20,10 @@ from worker.policy.registry import PolicySet
 from worker.policy.schema import Policy
 from worker.policy.sources import REDIS, DirectorySource, PolicySource, RedisSource
 from worker.settings import Settings, mask_url
+
+if TYPE_CHECKING:
+    # Whoever only looks for policies brings no model in.
+    from worker.encoder.clip import ClipEncoder
 
 #: Longest wait for an answer of the memo, and of the registry.
 _MEMO_SECONDS = 2.0

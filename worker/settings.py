@@ -209,6 +209,11 @@ class Settings(BaseSettings):
         min_length=1,
         description="waits between the attempts to post a verdict; a fifth is added by chance",
     )
+    appeal: str | None = Field(
+        None,
+        max_length=2000,
+        description="what `sluice explain --audience user` says of how to object: free text or a URL; unset: nothing",
+    )
     log_format: Literal["console", "json"] = Field("console", description="console, or json: one object a line")
     log_level: Annotated[Literal["debug", "info", "warning", "error"], AnyCase] = Field(
         "info", description="what is logged"

@@ -205,7 +205,8 @@ def test_an_archiver_and_an_author_who_reads_the_ledger_need_no_right_that_their
                 "ledger_ttl_seconds": 3600}  # fmt: skip
     with support.running_worker(settings, tmp_path) as worker:
         house = House(admin, site, tmp_path)
-        house.ended(house.enqueue("kept"), house.enqueue("forgotten"), house.enqueue("special", result_ttl=600))
+        kept = house.enqueue("kept")
+        house.ended(kept, house.enqueue("forgotten"), house.enqueue("special", result_ttl=600))
         assert worker.leave() == 0
         assert not re.search(r"NOPERM|permission", worker.log)
     admin.xgroup_create(ledgers.LEDGER, "archive", "0")
@@ -217,6 +218,12 @@ def test_an_archiver_and_an_author_who_reads_the_ledger_need_no_right_that_their
         assert said.returncode == 0, said.stderr
     shown = support.sluice("ledger", "show", "--json", settings={"redis_url": guarded.url("author")})
     assert json.loads(shown.stdout)["entries"] == 2
+    explained = support.sluice(
+        "explain", kept.id, "--json", settings={"redis_url": guarded.url("author"), "model": tiny_clip,
+        "policies": policies},
+    )  # fmt: skip
+    assert explained.returncode == 0, explained.stderr
+    assert json.loads(explained.stdout)["basis"] == "ledger"
     assert sorted(ledgers.rows_on(DirectoryShelf(place))) == ["kept", "special"]
     assert refusals(admin) == []
 
@@ -228,6 +235,9 @@ def test_an_archiver_and_an_author_who_reads_the_ledger_need_no_right_that_their
         ("author", "XDEL sluice:ledger 1-1"),
         ("author", "XTRIM sluice:ledger MAXLEN 0"),
         ("author", "SMEMBERS sluice:ledger:forgotten"),
+        ("author", "XADD sluice:verdicts * verdict forged"),
+        ("author", "XADD rq:results:x * type 1"),
+        ("author", "HGETALL rq:job:x"),
         ("client", "XRANGE sluice:ledger - +"),
         ("deliver", "XRANGE sluice:ledger - +"),
         ("worker", "XTRIM sluice:verdicts MAXLEN 0"),

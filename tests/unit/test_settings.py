@@ -62,6 +62,7 @@ DEFAULTS: dict[str, Any] = {
     "webhook_allow_private": False,
     "webhook_timeout_seconds": 15.0,
     "webhook_retry_seconds": (5, 300, 1800, 7200, 18_000, 36_000, 50_400, 72_000, 86_400),
+    "appeal": None,
     "log_format": "console",
     "log_level": "info",
     "secrets_dir": Path("/run/secrets"),

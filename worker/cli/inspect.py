@@ -36,11 +36,11 @@ def add_commands(commands: Commands) -> None:
         commands,
         "schema",
         _schema,
-        "print the JSON Schema of a job, a verdict, a policy or a policy's tests",
+        "print the JSON Schema of a job, a verdict, a policy, a policy's tests, or of what `sluice explain` says",
         (),
         "  sluice schema policy",
     )
-    schema.add_argument("what", choices=("job", "verdict", "policy", "tests"))
+    schema.add_argument("what", choices=("job", "verdict", "policy", "tests", "explanation", "statement"))
 
 
 def _doctor(options: argparse.Namespace) -> int:
@@ -169,7 +169,13 @@ def _masked(name: str, value: str) -> str:
 
 
 def _schema(options: argparse.Namespace) -> int:
-    if options.what in {"policy", "tests"}:
+    if options.what in {"explanation", "statement"}:
+        from worker.workbench.explain.explanation import Explanation
+        from worker.workbench.explain.statement import Statement
+
+        said = Explanation if options.what == "explanation" else Statement
+        schema = said.model_json_schema(mode="serialization")
+    elif options.what in {"policy", "tests"}:
         from worker.policy.cases import CasesFile
         from worker.policy.schema import Policy
 

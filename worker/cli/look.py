@@ -51,7 +51,7 @@ def add_commands(commands: Commands) -> None:
 def _score(options: argparse.Namespace) -> int:
     settings = settings_of(options)
     configure_logging(settings)
-    verdicts = _judge(settings, [_job_for(image) for image in options.images])
+    verdicts = _judge(settings, [job_for(image) for image in options.images])
     table = verdict_table()
     unjudged = 0
     for verdict in verdicts:
@@ -68,9 +68,7 @@ def _score(options: argparse.Namespace) -> int:
 def _judge(settings: Settings, jobs: Sequence[QueuedJob[ModerationJob]]) -> Iterator[Verdict]:
     from worker import app as sluice
 
-    # The files that the caller names are the caller's own: there is no root to keep them under.
-    own_files = {"path_root": Path("/"), "on_unreadable": "review"}
-    app = sluice.build(settings.model_copy(update=own_files), connection=None)
+    app = sluice.build(own_files(settings), connection=None)
     try:
         for start in range(0, len(jobs), settings.batch_size):
             batch = jobs[start : start + settings.batch_size]
@@ -82,7 +80,13 @@ def _judge(settings: Settings, jobs: Sequence[QueuedJob[ModerationJob]]) -> Iter
         app.close()
 
 
-def _job_for(image: str) -> QueuedJob[ModerationJob]:
+def own_files(settings: Settings) -> Settings:
+    """Return the settings for files that the caller names: they are the caller's own, under no root."""
+    return settings.model_copy(update={"path_root": Path("/"), "on_unreadable": "review"})
+
+
+def job_for(image: str) -> QueuedJob[ModerationJob]:
+    """Return a job on a file or a URL, which comes by no queue."""
     from worker.pipeline import QueuedJob
 
     if image.lower().startswith(("http://", "https://")):

@@ -66,7 +66,7 @@ def _enqueue(options: argparse.Namespace) -> int:
         | ({"content_id": options.content_id} if options.content_id is not None else {})
         for image in options.images
     ]  # fmt: skip
-    with _redis(settings) as connection:
+    with reachable_redis(settings) as connection:
         moderation = Moderation(connection)
         try:
             jobs = moderation.enqueue_many(uploads)
@@ -83,7 +83,7 @@ def _enqueue(options: argparse.Namespace) -> int:
 
 
 @contextmanager
-def _redis(settings: Settings) -> Iterator[redis.Redis]:
+def reachable_redis(settings: Settings) -> Iterator[redis.Redis]:
     """Open Redis for a command that cannot go on without it, whenever it goes away."""
     shown_url = mask_url(settings.redis_url)
     with open_redis(settings.redis_url) as connection:
@@ -129,7 +129,7 @@ def _verdicts(options: argparse.Namespace) -> int:
         raise UsageError("--last counts verdicts; give 0 or more")
     last = 10 if options.follow and options.last is None else options.last
     table = verdict_table()
-    with _redis(settings) as connection:
+    with reachable_redis(settings) as connection:
         for verdict in read_verdicts(connection, last=last, follow=options.follow):
             if options.json:
                 print_json(verdict.model_dump(mode="json"))
