@@ -19,8 +19,8 @@ Indices = npt.NDArray[np.intp]
 #: Sentences to unit embeddings, `(n, dim)`.
 EmbedTexts = Callable[[Sequence[str]], Matrix]
 
-#: Numbers of unit rows are rounded to whole multiples of 1 / GRID: products of two are whole multiples of 1 / GRID ** 2,
-#: and a sum of products of unit rows has at most 53 bits in these, as many as a float64 holds.
+#: Numbers of unit rows are rounded to whole multiples of 1 / GRID. Products of two are then whole multiples of
+#: 1 / GRID ** 2, and their sum over unit rows has at most 53 bits in these, as many as a float64 holds.
 GRID = 2.0**26
 
 
