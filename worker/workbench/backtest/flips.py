@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple, get_args
+from itertools import chain, zip_longest
+from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 
@@ -26,6 +27,10 @@ Direction = Literal["stricter", "milder"]
 Cause = Literal["score", "threshold", "score and threshold", "category appeared", "category vanished"]
 DIRECTIONS: tuple[Direction, ...] = get_args(Direction)
 CAUSES: tuple[Cause, ...] = get_args(Cause)
+
+
+#: By how many steps an action changes, by how much the score, and the score: the greater, the stronger.
+Strength = tuple[int, float, float]
 
 
 class Because(NamedTuple):
@@ -63,8 +68,7 @@ class Candidate:
     #: `(views, dim)`.
     embeddings: Halves
     because: Because
-    #: By how many steps the action changes, by how much the score, and the score: the greater, the stronger.
-    strength: tuple[int, float, float]
+    strength: Strength
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,46 +91,63 @@ class Flip:
 
 
 class Strongest:
-    """The strongest candidates of each direction, each image once.
+    """The strongest candidates of each direction and category, each image once.
 
     Args:
         limit: Of each direction.
     """
 
     def __init__(self, limit: int) -> None:
-        self._limit = limit
-        self._kept: dict[Direction, list[Candidate]] = {direction: [] for direction in DIRECTIONS}
+        self.limit = limit
+        self._kept: dict[tuple[Direction, str], list[Candidate]] = {}
 
     def add(self, candidates: Iterable[Candidate]) -> None:
         """Take some in; what is weaker than enough others goes."""
+        new: dict[tuple[Direction, str], list[Candidate]] = {}
         for candidate in candidates:
-            self._kept[candidate.because.direction].append(candidate)
-        for direction, kept in self._kept.items():
-            ordered = sorted(kept, key=_weakness)
-            once = {candidate.image_sha256: candidate for candidate in reversed(ordered)}
-            self._kept[direction] = sorted(once.values(), key=_weakness)[: self._limit]
+            new.setdefault(candidate.because[:2], []).append(candidate)
+        for group, some in new.items():
+            once: dict[str, Candidate] = {}
+            for candidate in sorted([*self._kept.get(group, []), *some], key=_weakness):
+                once.setdefault(candidate.image_sha256, candidate)
+            # Put there whole: other threads ask meanwhile.
+            self._kept[group] = list(once.values())[: self.limit]
+
+    def may_keep(self, because: Because, strength: Strength) -> bool:
+        """Whether a candidate may be among the strongest; may be asked in any thread."""
+        kept = self._kept.get(because[:2], [])
+        return self.limit > 0 and (len(kept) < self.limit or strength >= kept[-1].strength)
 
     def flips(self, before: CompiledPolicy, after: CompiledPolicy) -> list[Flip]:
-        """Judge those that are kept once more, in full; the strongest first, stricter ones before milder ones."""
+        """Judge examples once more, in full: as many of each direction as the limit says.
+
+        Returns:
+            Stricter ones before milder ones; the strongest of each category, then the next of each, and so on.
+        """
         found = []
-        for candidate in (candidate for direction in DIRECTIONS for candidate in self._kept[direction]):
+        for candidate in (candidate for direction in DIRECTIONS for candidate in self._in_turn(direction)):
             rows = rounded(candidate.embeddings)
             decisions = (decide(compiled, score(rows, compiled)) for compiled in (before, after))
             found.append(Flip(candidate, *decisions))
         return found
 
+    def _in_turn(self, direction: Direction) -> list[Candidate]:
+        groups = [kept for (towards, _), kept in self._kept.items() if towards == direction]
+        turns = [sorted(filter(None, turn), key=_weakness) for turn in zip_longest(*groups)]
+        return list(chain.from_iterable(turns))[: self.limit]
 
-def find_flips(part: Part, before: Side, after: Side, limit: int) -> tuple[Counter[Because], list[Candidate]]:
+
+def find_flips(part: Part, before: Side, after: Side, strongest: Strongest) -> tuple[Counter[Because], list[Candidate]]:
     """Find the entries whose action changes.
 
     Args:
         part: The entries.
         before: The version that is compared with.
         after: The version that is tried.
-        limit: Candidates of each direction, each image once, that are returned.
+        strongest: What was found so far; it is asked, and not added to.
 
     Returns:
-        How many entries change for each reason, and the strongest of them.
+        How many entries change for each reason, and those that may be among the strongest.
     """
     steps = after.judged.strongest - before.judged.strongest
     counts: Counter[Because] = Counter()
@@ -138,9 +159,12 @@ def find_flips(part: Part, before: Side, after: Side, limit: int) -> tuple[Count
             because, moved, scores = _explain(direction, places, asks, other)
             counts.update(because)
             order = np.lexsort((-scores, -moved, -np.abs(steps[places])))
-            for at in _each_image_once(part, places, order)[:limit]:
+            room = Counter[str]()
+            for at in _each_image_once(part, places, order):
                 strength = (int(abs(steps[places[at]])), float(moved[at]), float(scores[at]))
-                candidates.append(_candidate(part, int(places[at]), because[at], strength))
+                room[because[at].category] += 1
+                if room[because[at].category] <= strongest.limit and strongest.may_keep(because[at], strength):
+                    candidates.append(_candidate(part, int(places[at]), because[at], strength))
     return counts, candidates
 
 
@@ -187,7 +211,7 @@ def _each_image_once(part: Part, places: Places, order: Places) -> Sequence[int]
     return [int(at) for at in order[np.sort(first)]]
 
 
-def _candidate(part: Part, place: int, because: Because, strength: tuple[int, float, float]) -> Candidate:
+def _candidate(part: Part, place: int, because: Because, strength: Strength) -> Candidate:
     batch, entry = part.batch, part.entries.start + place
     return Candidate(
         content_id=batch.content_ids[entry],
@@ -202,6 +226,6 @@ def _candidate(part: Part, place: int, because: Because, strength: tuple[int, fl
     )
 
 
-def _weakness(candidate: Candidate) -> tuple[float, ...] | tuple[object, ...]:
+def _weakness(candidate: Candidate) -> tuple[Any, ...]:
     """Order the strongest first, and alike ones by what does not depend on who came first."""
     return (*(-part for part in candidate.strength), candidate.time, candidate.content_id)

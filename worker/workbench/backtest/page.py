@@ -54,6 +54,8 @@ def report_page(found: Found, model: str, where: str, pictures: Mapping[str, str
         tally=tally,
         first=summary.moment(tally.first),
         last=summary.moment(tally.last),
+        totals_before=tally.moves.sum(axis=1),
+        totals_after=tally.moves.sum(axis=0),
         stricter=stricter(tally.moves),
         milder=milder(tally.moves),
         load=summary.load(found),

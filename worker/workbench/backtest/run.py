@@ -96,7 +96,7 @@ def backtest(
         old, new = (Side(compiled, judge(rows, starts, compiled)) for compiled in (before, after))
         counted = Tally.empty(before, after)
         counted.count(part, old, new)
-        because, candidates = find_flips(part, old, new, examples)
+        because, candidates = find_flips(part, old, new, strongest)
         counted.because.update(because)
         return counted, candidates
 
