@@ -1,13 +1,34 @@
 """Embeddings × compiled policy → scores in [0, 1] per category; pure numpy.
 
-In: `(n, dim)` unit image embeddings and a `CompiledPolicy`. Out: `Scores`. Never a threshold, never an action.
+In: `(n, dim)` unit image embeddings and a `CompiledPolicy`. Out: `Scores`, of each image the same to the last bit
+whatever is scored beside it; or scores of thousands of images a little faster than that. Never a threshold.
 """
 
 from __future__ import annotations
 
-import numpy as np
+from typing import Any
 
-from worker.policy.compiled import CompiledCategory, CompiledPolicy, Floats, Matrix, Scores
+import numpy as np
+import numpy.typing as npt
+
+from worker.policy.compiled import (
+    GRID,
+    CompiledPolicy,
+    Floats,
+    Indices,
+    Matrix,
+    Scores,
+    to_grid,
+)
+
+#: float32 or float64, `(sentences, views)`: whatever is added up lies in rows, side by side.
+Logits = npt.NDArray[np.floating[Any]]
+
+#: Views that are scored at once: what is made of so many stays in a core's cache.
+BLOCK_ROWS = 1024
+#: Half the distance from 1 to the next float32, and how often the square root of the numbers of a product that adds up.
+_UNIT_ROUNDOFF = 2.0**-24
+_ROUNDINGS = 4.0
 
 
 def score(embeddings: Matrix, compiled: CompiledPolicy) -> Scores:
@@ -17,6 +38,9 @@ def score(embeddings: Matrix, compiled: CompiledPolicy) -> Scores:
     `margin = logsumexp(p) - w * logsumexp(q)` and `score = sigmoid((margin - bias) / temperature)`. Uncalibrated
     (w = 1, bias 0, temperature 1) the score is the softmax mass that falls on the category's prompts.
 
+    A view's scores do not depend, to the last bit, on what else is scored in the same call: its products with the
+    sentences add up without rounding.
+
     Args:
         embeddings: `(views, dim)` float32, unit rows.
         compiled: The policy under the encoder that made the embeddings.
@@ -24,38 +48,107 @@ def score(embeddings: Matrix, compiled: CompiledPolicy) -> Scores:
     Returns:
         Scores of every view and category.
     """
-    logits = (compiled.logit_scale * (embeddings @ compiled.sentences.T)).astype(np.float64)
-    contrast = logits[:, compiled.contrast]
-    pooled_contrast = _logsumexp(contrast)
-    columns = [_score_category(logits, contrast, pooled_contrast, category) for category in compiled.categories]
-    margins, scores, prompts, contrasts = (np.stack(column, axis=1) for column in zip(*columns, strict=True))
+    blocks = [
+        _score_block(embeddings[start : start + BLOCK_ROWS], compiled)
+        for start in range(0, max(len(embeddings), 1), BLOCK_ROWS)
+    ]
+    margins, scores, prompts, contrasts = (
+        np.concatenate(parts, axis=1).T if len(blocks) > 1 else parts[0].T for parts in zip(*blocks, strict=True)
+    )
     return Scores(score=scores, margin=margins, prompt=prompts, contrast=contrasts)
 
 
-def _score_category(
-    logits: Floats, contrast: Floats, pooled_contrast: Floats, category: CompiledCategory
-) -> tuple[np.ndarray, ...]:
-    prompts = logits[:, category.prompts]
-    look_alikes = logits[:, category.look_alikes]
-    pooled = pooled_contrast
-    best_contrast = contrast.argmax(axis=1)
-    if look_alikes.shape[1]:
-        pooled = np.logaddexp(pooled_contrast, _logsumexp(look_alikes))
-        is_look_alike = look_alikes.max(axis=1) > contrast.max(axis=1)
-        best_contrast = np.where(is_look_alike, category.look_alikes.start + look_alikes.argmax(axis=1), best_contrast)
-    calibration = category.calibration
-    margin = _logsumexp(prompts) - calibration.contrast_weight * pooled
-    scores = _sigmoid((margin - calibration.bias) / calibration.temperature)
-    return margin, scores, category.prompts.start + prompts.argmax(axis=1), best_contrast
+def score_roughly(embeddings: Matrix, compiled: CompiledPolicy) -> Floats:
+    """Score images under one policy in single precision, in a fraction of the time that `score` takes.
+
+    Args:
+        embeddings: `(views, dim)` float32, unit rows; `BLOCK_ROWS` of them at once are the fastest.
+        compiled: The policy under the encoder that made the embeddings.
+
+    Returns:
+        `(views, categories)`, each within `roughness` of what `score` finds.
+    """
+    logits = compiled.sentences @ embeddings.T
+    logits *= np.float32(compiled.logit_scale)
+    return _pool(logits, compiled)[1].T.astype(np.float64)
 
 
-def _logsumexp(logits: Floats) -> Floats:
-    highest = logits.max(axis=1)
-    pooled: Floats = highest + np.log(np.exp(logits - highest[:, None]).sum(axis=1))
+def roughness(compiled: CompiledPolicy) -> Floats:
+    """Say how far `score_roughly` may be from `score`.
+
+    Returns:
+        `(categories,)`, of each a bound on the difference.
+
+    Source:
+        Higham & Mary 2019, "A New Approach to Probabilistic Rounding Error Analysis": errors of a product of n numbers
+        grow with the square root of n. The sigmoid is nowhere steeper than 1 / 4.
+    """
+    logits = _ROUNDINGS * _UNIT_ROUNDOFF * np.sqrt(compiled.sentences.shape[1]) * compiled.logit_scale
+    slopes = [
+        (1.0 + category.calibration.contrast_weight) / (4.0 * category.calibration.temperature)
+        for category in compiled.categories
+    ]
+    bounds: Floats = logits * np.array(slopes) + _ROUNDINGS * _UNIT_ROUNDOFF
+    return bounds
+
+
+def _score_block(embeddings: Matrix, compiled: CompiledPolicy) -> tuple[np.ndarray, ...]:
+    """Return margins, scores, and the places of the winning prompts and contrasts: `(categories, views)` each."""
+    views = len(embeddings)
+    logits = compiled.on_grid @ to_grid(embeddings).T
+    logits *= compiled.logit_scale / GRID**2
+    if views == 1:
+        # numpy adds up the only column of an array in another order than columns that have neighbours.
+        logits = logits.repeat(2, axis=1)
+    margins, scores = _pool(logits, compiled)
+    return tuple(found[:, :views] for found in (margins, scores, *_winners(logits, compiled)))
+
+
+def _pool(logits: Logits, compiled: CompiledPolicy) -> tuple[Logits, Logits]:
+    """Return margins and scores, `(categories, views)`, in the logits' own precision."""
+    contrast = _logsumexp(logits[compiled.contrast])
+    margins = np.empty((len(compiled.categories), logits.shape[1]), logits.dtype)
+    scores = np.empty_like(margins)
+    for place, category in enumerate(compiled.categories):
+        against = contrast
+        look_alikes = logits[category.look_alikes]
+        if len(look_alikes):
+            against = np.logaddexp(contrast, _logsumexp(look_alikes))
+        calibration = category.calibration
+        margins[place] = _logsumexp(logits[category.prompts]) - calibration.contrast_weight * against
+        scores[place] = (margins[place] - calibration.bias) / calibration.temperature
+    return margins, _sigmoid(scores)
+
+
+def _winners(logits: Logits, compiled: CompiledPolicy) -> tuple[Indices, Indices]:
+    """Return the places of the sentences with the highest logits, for and against: `(categories, views)` each."""
+    prompts = np.empty((len(compiled.categories), logits.shape[1]), np.intp)
+    contrasts = np.empty_like(prompts)
+    pool = logits[compiled.contrast]
+    best, best_logits = pool.argmax(axis=0), np.maximum.reduce(pool)
+    for place, category in enumerate(compiled.categories):
+        prompts[place] = category.prompts.start + logits[category.prompts].argmax(axis=0)
+        contrasts[place] = best
+        look_alikes = logits[category.look_alikes]
+        if len(look_alikes):
+            wins = np.maximum.reduce(look_alikes) > best_logits
+            np.copyto(contrasts[place], category.look_alikes.start + look_alikes.argmax(axis=0), where=wins)
+    return prompts, contrasts
+
+
+def _logsumexp(logits: Logits) -> Logits:
+    highest = np.maximum.reduce(logits)
+    shares = logits - highest
+    np.exp(shares, out=shares)
+    pooled: Logits = np.log(np.add.reduce(shares))
+    pooled += highest
     return pooled
 
 
-def _sigmoid(x: Floats) -> Floats:
-    """Return 1 / (1 + e^-x) without overflow, by way of tanh."""
-    value: Floats = 0.5 * (1.0 + np.tanh(0.5 * x))
-    return value
+def _sigmoid(x: Logits) -> Logits:
+    """Return 1 / (1 + e^-x) without overflow, by way of tanh; overwrites x."""
+    x *= 0.5
+    np.tanh(x, out=x)
+    x += 1.0
+    x *= 0.5
+    return x

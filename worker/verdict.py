@@ -7,9 +7,18 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
-from worker.policy.compiled import CompiledPolicy, Scores
+import numpy as np
+import numpy.typing as npt
+
+from worker.policy.compiled import CompiledPolicy, Floats, Scores
 from worker.records import ACTION_ORDER, Action, CategoryVerdict, PolicyStamp, Verdict
+
+#: Places in `ACTION_ORDER`.
+Codes = npt.NDArray[np.int8]
+#: What a threshold may ask for, the weaker first.
+STRICTER: tuple[Action, ...] = ("review", "block")
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,12 +58,53 @@ def decide(compiled: CompiledPolicy, scores: Scores) -> Decision:
 
 def action_of(score: float, thresholds: Mapping[str, float]) -> Action:
     """Return the strongest action whose threshold `score` reaches; a threshold binds at equality."""
-    reached: list[Action] = ["allow"]
-    if "review" in thresholds and score >= thresholds["review"]:
-        reached.append("review")
-    if "block" in thresholds and score >= thresholds["block"]:
-        reached.append("block")
-    return strongest(reached)
+    return strongest(action for action in STRICTER if action in thresholds and _reaches(score, thresholds[action]))
+
+
+def actions_of(scores: Floats, compiled: CompiledPolicy) -> Codes:
+    """Apply a policy's thresholds to thousands of images at once.
+
+    Args:
+        scores: `(images, categories)`, of each image the maximum over its views.
+        compiled: The policy.
+
+    Returns:
+        `(images, categories)` of `ACTION_ORDER`, each what `decide` says; the strongest of a row is the image's action.
+    """
+    codes = np.zeros(scores.shape, np.int8)
+    for column, thresholds in enumerate(_thresholds(compiled)):
+        for action in STRICTER:
+            if action in thresholds:
+                codes[_reaches(scores[:, column], thresholds[action]), column] = ACTION_ORDER[action]
+    return codes
+
+
+def is_near_threshold(scores: Floats, compiled: CompiledPolicy, distances: Floats) -> npt.NDArray[np.bool_]:
+    """Say which images have a score so near to a threshold that one a little different might be on its other side.
+
+    Args:
+        scores: `(images, categories)`.
+        compiled: The policy.
+        distances: `(categories,)`, how near.
+
+    Returns:
+        `(images,)`.
+    """
+    near = np.zeros(len(scores), np.bool_)
+    for column, thresholds in enumerate(_thresholds(compiled)):
+        for threshold in thresholds.values():
+            near |= np.abs(scores[:, column] - threshold) <= distances[column]
+    return near
+
+
+def _reaches(score: Any, threshold: float) -> Any:
+    """Whether a score, or each of many, makes a threshold's action bind."""
+    return score >= threshold
+
+
+def _thresholds(compiled: CompiledPolicy) -> list[dict[str, float]]:
+    policy = compiled.policy
+    return [policy.categories[category.name].thresholds.as_dict() for category in compiled.categories]
 
 
 def strongest(actions: Iterable[Action]) -> Action:

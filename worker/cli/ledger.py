@@ -28,7 +28,8 @@ if TYPE_CHECKING:
     from worker.ledger.shelf import Shelf, StoredFile
 
 _PLACES = ("redis_url", "s3_buckets", "s3_endpoint_url")
-_WHERE = "a directory, or s3://BUCKET/PREFIX (of SLUICE_S3_BUCKETS)"
+#: What an archive may be, for `--help`.
+WHERE = "a directory, or s3://BUCKET/PREFIX (of SLUICE_S3_BUCKETS)"
 
 
 def add_commands(commands: Commands) -> None:
@@ -45,7 +46,7 @@ def add_commands(commands: Commands) -> None:
         _PLACES,
         "  sluice ledger show\n  sluice ledger show --ledger /var/lib/sluice/ledger --json",
     )
-    show.add_argument("--ledger", metavar="WHERE", help=f"also look at an archive: {_WHERE}")
+    show.add_argument("--ledger", metavar="WHERE", help=f"also look at an archive: {WHERE}")
     show.add_argument("--json", action="store_true", help="print one JSON object a place")
     forget = add_command(
         verbs,
@@ -56,7 +57,7 @@ def add_commands(commands: Commands) -> None:
         "  sluice ledger forget upload-1 upload-2 --ledger /var/lib/sluice/ledger",
     )
     forget.add_argument("content_ids", nargs="+", metavar="CONTENT_ID", help="the platform's ids of the uploads")
-    forget.add_argument("--ledger", metavar="WHERE", help=f"the archive: {_WHERE}")
+    forget.add_argument("--ledger", metavar="WHERE", help=f"the archive: {WHERE}")
     forget.add_argument("--json", action="store_true", help="print one JSON object a content id")
 
 
@@ -70,7 +71,7 @@ def _add_archive(verbs: Commands) -> None:
         "  sluice ledger archive --to /var/lib/sluice/ledger\n"
         "  sluice ledger archive --to s3://ledger/sluice --follow --retention-days 90",
     )
-    archive.add_argument("--to", required=True, metavar="WHERE", help=_WHERE)
+    archive.add_argument("--to", required=True, metavar="WHERE", help=WHERE)
     how = archive.add_mutually_exclusive_group()
     how.add_argument("--once", action="store_true", help="write what there is, and end (without --follow)")
     how.add_argument("--follow", action="store_true", help="go on; several share the work")
@@ -99,7 +100,7 @@ def _archive(options: argparse.Namespace) -> int:
     settings = settings_of(options)
     _check_numbers(options)
     configure_logging(settings)
-    shelf = _shelf(options.to, settings)
+    shelf = shelf_at(options.to, settings)
 
     def tell(what: str, file: StoredFile) -> None:
         if options.json:
@@ -111,7 +112,7 @@ def _archive(options: argparse.Namespace) -> int:
 
     rolling = Rolling(options.file_entries, options.file_seconds, options.claim_seconds)
     backoff = PatientBackoff() if options.follow else None
-    with _redis(settings, backoff) as connection:
+    with reachable_redis(settings, backoff) as connection:
         archiver = Archiver(connection, shelf, rolling, options.retention_days, tell)
 
         def leave(signum: int, frame: FrameType | None) -> None:
@@ -148,10 +149,10 @@ def _show(options: argparse.Namespace) -> int:
     from worker.ledger.about import in_stream, on_shelf
 
     settings = settings_of(options)
-    with _redis(settings) as connection:
+    with reachable_redis(settings) as connection:
         holdings = [in_stream(connection)]
     if options.ledger is not None:
-        holdings.append(on_shelf(_shelf(options.ledger, settings)))
+        holdings.append(on_shelf(shelf_at(options.ledger, settings)))
     if options.json:
         for holding in holdings:
             print_json(holding.as_dict())
@@ -177,8 +178,8 @@ def _forget(options: argparse.Namespace) -> int:
 
     settings = settings_of(options)
     content_ids = list(dict.fromkeys(options.content_ids))
-    shelf = None if options.ledger is None else _shelf(options.ledger, settings)
-    with _redis(settings) as connection:
+    shelf = None if options.ledger is None else shelf_at(options.ledger, settings)
+    with reachable_redis(settings) as connection:
         stream = forget_in_stream(connection, content_ids)
     files = forget_on_shelf(shelf, content_ids) if shelf is not None else {}
     for content_id in content_ids if options.json else ():
@@ -189,14 +190,15 @@ def _forget(options: argparse.Namespace) -> int:
     return 0
 
 
-def _shelf(place: str, settings: Settings) -> Shelf:
+def shelf_at(place: str, settings: Settings) -> Shelf:
+    """Return the archive that a command line names; see `open_shelf`."""
     from worker.ledger.shelf import open_shelf
 
     return open_shelf(place, settings.s3_buckets, settings.s3_endpoint_url)
 
 
 @contextmanager
-def _redis(settings: Settings, backoff: PatientBackoff | None = None) -> Iterator[redis.Redis]:
+def reachable_redis(settings: Settings, backoff: PatientBackoff | None = None) -> Iterator[redis.Redis]:
     """Open Redis; with a backoff an absence is waited out, once it has answered."""
     shown_url = mask_url(settings.redis_url)
     with open_redis(settings.redis_url) as asking:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import TypeVar
 
 from rich.console import Console
@@ -11,15 +11,21 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 T = TypeVar("T")
 
 
-def track(items: Iterable[T], total: int | None, description: str) -> Iterator[T]:
+def track(
+    items: Iterable[T], total: int | None, description: str, counts: Callable[[T], int] = lambda _: 1
+) -> Iterator[T]:
     """Yield items, and show how many have passed.
 
     Args:
         items: What is worked on.
         total: How many there will be; None where nobody knows.
         description: What is done to them.
+        counts: For how many an item counts.
     """
     console = Console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
-        yield from progress.track(items, total=total, description=description)
+        task = progress.add_task(description, total=total)
+        for item in items:
+            yield item
+            progress.advance(task, counts(item))

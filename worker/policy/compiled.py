@@ -6,7 +6,7 @@ In: `Policy` and the encoder's text tower. Out: `CompiledPolicy`, and the `Score
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +18,10 @@ Floats = npt.NDArray[np.float64]
 Indices = npt.NDArray[np.intp]
 #: Sentences to unit embeddings, `(n, dim)`.
 EmbedTexts = Callable[[Sequence[str]], Matrix]
+
+#: Numbers of unit rows are rounded to whole multiples of 1 / GRID. Products of two are then whole multiples of
+#: 1 / GRID ** 2, and their sum over unit rows has at most 53 bits in these, as many as a float64 holds.
+GRID = 2.0**26
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +50,11 @@ class CompiledPolicy:
     logit_scale: float
     #: Whether every category has a calibration for this encoder.
     calibrated: bool
+    #: The sentences times `GRID`, whole numbers.
+    on_grid: Floats = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "on_grid", to_grid(self.sentences))
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,3 +118,10 @@ def embed_averaged(texts: Sequence[str], templates: Sequence[str], embed_texts: 
     mean = embeddings.mean(axis=1)
     unit: Matrix = mean / np.linalg.norm(mean, axis=1, keepdims=True)
     return unit
+
+
+def to_grid(rows: Matrix) -> Floats:
+    """Return unit rows times `GRID`, in whole numbers: their products add up without rounding, in whatever order."""
+    whole: Floats = rows.astype(np.float64)
+    whole *= GRID
+    return np.rint(whole, out=whole)

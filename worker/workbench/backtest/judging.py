@@ -1,0 +1,99 @@
+"""Embeddings of the ledger × a policy version → what it says of each entry, as the worker would.
+
+In: parts of a batch of the ledger. Out: `Judged`. Never an action that `decide` would not take: whatever lies near a
+threshold is scored by `score` itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from worker.ledger.batch import Halves, LedgerBatch, Places
+from worker.policy.compiled import CompiledPolicy, Floats, Matrix
+from worker.scoring import BLOCK_ROWS, roughness, score, score_roughly
+from worker.verdict import Codes, actions_of, is_near_threshold
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Some entries of a batch, one after the other: what a thread judges at once."""
+
+    batch: LedgerBatch
+    #: Which entries.
+    entries: slice
+
+    def __len__(self) -> int:
+        return int(self.entries.stop - self.entries.start)
+
+    @property
+    def starts(self) -> Places:
+        """`(n + 1,)`: where the rows of each entry begin, in `embeddings`."""
+        starts = self.batch.starts[self.entries.start : self.entries.stop + 1]
+        own: Places = starts - starts[0]
+        return own
+
+    @property
+    def embeddings(self) -> Halves:
+        """`(rows, dim)` of all views of the entries."""
+        rows: Halves = self.batch.embeddings[
+            self.batch.starts[self.entries.start] : self.batch.starts[self.entries.stop]
+        ]
+        return rows
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """What one policy version says of n entries."""
+
+    #: `(n, categories)`, of each entry the maximum over its views. Exact where that decides about an action, elsewhere
+    #: within `roughness`.
+    scores: Floats
+    #: `(n, categories)` of `ACTION_ORDER`.
+    actions: Codes
+
+    @property
+    def strongest(self) -> Codes:
+        """`(n,)`: the action of each entry."""
+        strongest: Codes = np.maximum.reduce(self.actions, axis=1)
+        return strongest
+
+
+def parts_of(batch: LedgerBatch) -> Iterator[Part]:
+    """Cut a batch into parts of about `BLOCK_ROWS` views; the views of an entry stay together."""
+    start = 0
+    while start < len(batch):
+        fitting = np.searchsorted(batch.starts, batch.starts[start] + BLOCK_ROWS, "right") - 1
+        end = max(start + 1, int(fitting))
+        yield Part(batch, slice(start, end))
+        start = end
+
+
+def judge(embeddings: Matrix, starts: Places, compiled: CompiledPolicy) -> Judged:
+    """Judge entries under one policy version.
+
+    Args:
+        embeddings: `(rows, dim)` float32, unit rows, as `rounded` gives them.
+        starts: `(n + 1,)`: where the rows of each entry begin, and the last ends.
+        compiled: The version.
+
+    Returns:
+        For each entry the action that `decide(compiled, score(its rows, compiled))` takes.
+    """
+    scores = _over_views(score_roughly(embeddings, compiled), starts)
+    near = is_near_threshold(scores, compiled, roughness(compiled))
+    if near.any():
+        views = np.diff(starts)
+        exact = score(embeddings[np.repeat(near, views)], compiled).score
+        scores[near] = _over_views(exact, np.concatenate([[0], np.cumsum(views[near])]))
+    return Judged(scores, actions_of(scores, compiled))
+
+
+def _over_views(scores: Floats, starts: Places) -> Floats:
+    """Return the maximum over each entry's views: `(n, categories)`."""
+    if len(scores) == len(starts) - 1:
+        return scores
+    highest: Floats = np.maximum.reduceat(scores, starts[:-1], axis=0)
+    return highest
