@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from worker.cli import desk, fleet, trial, watching
+from worker.cli import desk, fleet, port, trial, watching
 from worker.cli.console import Commands, add_command, print_json, settings_of
 
 if TYPE_CHECKING:
@@ -34,6 +34,7 @@ def add_commands(commands: Commands) -> None:
     show.add_argument("--json", action="store_true", help="print one JSON object")
     desk.add_verbs(verbs)
     trial.add_verbs(verbs)
+    port.add_verbs(verbs)
     fleet.add_verbs(verbs)
     watching.add_verbs(verbs)
 

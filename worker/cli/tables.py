@@ -13,7 +13,8 @@ from rich.table import Table
 
 from worker.records import ACTION_ORDER, Verdict
 
-_COLOURS = {"allow": "green", "review": "yellow", "block": "red"}
+#: Colours of actions.
+ACTION_STYLES = {"allow": "green", "review": "yellow", "block": "red"}
 
 
 def verdict_table() -> Table:
@@ -31,7 +32,7 @@ def verdict_table() -> Table:
 
 def add_verdict(table: Table, verdict: Verdict) -> None:
     """Add one row: what, why, how strongly."""
-    action = f"[{_COLOURS[verdict.action]}]{verdict.action}[/]"
+    action = f"[{ACTION_STYLES[verdict.action]}]{verdict.action}[/]"
     if not verdict.categories:
         table.add_row(escape(verdict.content_id), action, f"({verdict.reason})", "", "", "")
         return
