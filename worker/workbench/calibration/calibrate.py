@@ -220,7 +220,9 @@ class _Work:
         if self.fitted:
             kept = self._kept()
             weights = self._weights(asked.share)[kept]
-            after[kept] = cross_fitted(self.pool.take(self.judged[kept]), self.shows[kept], weights, self.random)
+            after[kept] = cross_fitted(
+                self.pool.take(self.judged[kept]), self.shows[kept], weights, self.after, self.random
+            )
         return Judged(before[self.judged], after, self.shows, weights_for(self.shows, asked.share), self.judged)
 
     def _side(

@@ -13,7 +13,6 @@ import numpy.typing as npt
 from worker.errors import Missing
 from worker.policy.compiled import Floats
 from worker.policy.schema import Calibration
-from worker.scoring import sigmoid
 from worker.workbench.calibration.pools import Pool
 
 Mask = npt.NDArray[np.bool_]
@@ -28,7 +27,9 @@ FOLDS = 5
 _MOST_ROUNDS = 20
 
 
-def fit(pool: Pool, shows: Mask, weights: Floats, penalty: float = PENALTY) -> Calibration:
+def fit(
+    pool: Pool, shows: Mask, weights: Floats, penalty: float = PENALTY, begin: Calibration | None = None
+) -> Calibration:
     """Fit a category's numbers.
 
     With slope `a = 1 / temperature`, the objective is that of a logistic regression on the two pooled logits,
@@ -37,13 +38,14 @@ def fit(pool: Pool, shows: Mask, weights: Floats, penalty: float = PENALTY) -> C
 
     under `0 <= w <= 1` and `a > 0`. In `(a, a * w, a * bias)` it is convex and so are the bounds, so there is one
     minimum. A picture of several views counts with its highest, which depends on w: views and numbers are chosen in
-    turn, from w = 1 on, and the best turn is kept.
+    turn, and the best turn is kept.
 
     Args:
         pool: `n` pictures; at least one that shows the category and one that does not.
         shows: `(n,)` whether each shows it.
         weights: `(n,)` how often each counts.
         penalty: Of slopes.
+        begin: Where to look first; one minimum is found from everywhere.
 
     Raises:
         Missing: The extra `report` is not installed.
@@ -52,9 +54,10 @@ def fit(pool: Pool, shows: Mask, weights: Floats, penalty: float = PENALTY) -> C
         Platt 1999, "Probabilistic Outputs for Support Vector Machines", with the contrast's weight beside.
     """
     best: tuple[float, Calibration] | None = None
-    rows = pool.highest_views(1.0)
+    found = begin or Calibration()
+    rows = pool.highest_views(found.contrast_weight)
     for _ in range(_MOST_ROUNDS):
-        found = _fit_rows(pool.prompts[rows], pool.contrast[rows], shows, weights, penalty)
+        found = _fit_rows(pool.prompts[rows], pool.contrast[rows], shows, weights, penalty, found)
         chosen = pool.highest_views(found.contrast_weight)
         worth = _objective_of(found, pool.prompts[chosen], pool.contrast[chosen], shows, weights, penalty)
         if best is None or worth < best[0]:
@@ -70,13 +73,14 @@ def fit(pool: Pool, shows: Mask, weights: Floats, penalty: float = PENALTY) -> C
     return Calibration(bias=bias, temperature=temperature, contrast_weight=weight)
 
 
-def cross_fitted(pool: Pool, shows: Mask, weights: Floats, random: np.random.Generator) -> Floats:
+def cross_fitted(pool: Pool, shows: Mask, weights: Floats, begin: Calibration, random: np.random.Generator) -> Floats:
     """`(n,)` scores, each under numbers that were fitted without its picture.
 
     Args:
         pool: `n` pictures.
         shows: `(n,)` whether each shows the category; at least two do and two do not.
         weights: `(n,)` how often each counts.
+        begin: Where to look first.
         random: Deals the pictures out.
     """
     parts = np.empty(len(pool), np.int64)
@@ -87,7 +91,7 @@ def cross_fitted(pool: Pool, shows: Mask, weights: Floats, random: np.random.Gen
     for part in range(FOLDS):
         kept, left = np.flatnonzero(parts != part), np.flatnonzero(parts == part)
         if len(left):
-            scores[left] = pool.take(left).scores(fit(pool.take(kept), shows[kept], weights[kept]))
+            scores[left] = pool.take(left).scores(fit(pool.take(kept), shows[kept], weights[kept], begin=begin))
     return scores
 
 
@@ -110,7 +114,9 @@ def weights_for(shows: Mask, share: float | None) -> Floats:
     return scaled
 
 
-def _fit_rows(prompts: Floats, contrast: Floats, shows: Mask, weights: Floats, penalty: float) -> Calibration:
+def _fit_rows(
+    prompts: Floats, contrast: Floats, shows: Mask, weights: Floats, penalty: float, begin: Calibration
+) -> Calibration:
     optimize = _scipy()
     # Both pools lie far from 0, side by side: without their means, slope and bias would pull at one another.
     centres = np.average(prompts, weights=weights), np.average(contrast, weights=weights)
@@ -121,16 +127,18 @@ def _fit_rows(prompts: Floats, contrast: Floats, shows: Mask, weights: Floats, p
         slope, weight, height = x
         margins = p - weight * q
         signed = sign * (slope * margins + height)
-        pull = -weights * sign * sigmoid(-signed)
-        value = weights @ np.logaddexp(0, -signed) + penalty / 2 * slope**2 * (1 + weight**2)
+        # log(1 + e^-x) and its slope from one power, which is never above 1.
+        power = np.exp(-np.abs(signed))
+        pull = -weights * sign * np.where(signed > 0, power, 1) / (1 + power)
+        value = weights @ (np.log1p(power) - np.minimum(signed, 0)) + penalty / 2 * slope**2 * (1 + weight**2)
         by_slope = pull @ margins + penalty * slope * (1 + weight**2)
         by_weight = -slope * (pull @ q) + penalty * slope**2 * weight
         return float(value), np.array([by_slope, by_weight, pull.sum()])
 
-    share = np.average(shows, weights=weights)
-    start = np.array([1.0, 0.5, np.log(share / (1 - share))])
+    middle = centres[0] - begin.contrast_weight * centres[1]
+    start = np.array([1 / begin.temperature, begin.contrast_weight, (middle - begin.bias) / begin.temperature])
     bounds = [(1 / TEMPERATURES[1], 1 / TEMPERATURES[0]), (0, 1), (None, None)]
-    options = {"maxiter": 1000, "maxfun": 5000, "ftol": 1e-13, "gtol": 1e-7 * len(p)}
+    options = {"maxiter": 1000, "maxfun": 5000, "ftol": 1e-12, "gtol": 1e-7 * len(p)}
     found = optimize.minimize(objective, start, jac=True, method="L-BFGS-B", bounds=bounds, options=options)
     slope, weight, height = found.x
     bias = centres[0] - weight * centres[1] - height / slope
