@@ -101,6 +101,6 @@ def between(below: float, at: float) -> float:
     middle = below + (at - below) / 2
     for digits in range(2, _MOST_DIGITS):
         threshold = round(float(middle), digits)
-        if below < threshold <= at:
+        if below < threshold < at:
             return threshold
     return float(at)
