@@ -1,11 +1,13 @@
 """Embeddings × compiled policy → scores in [0, 1] per category; pure numpy.
 
 In: `(n, dim)` unit image embeddings and a `CompiledPolicy`. Out: `Scores`, of each image the same to the last bit
-whatever is scored beside it; or scores of thousands of images a little faster than that. Never a threshold.
+whatever is scored beside it; scores of thousands of images a little faster than that; and the pooled logits that
+scores are made of. Never a threshold.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -29,6 +31,16 @@ BLOCK_ROWS = 1024
 #: Half the distance from 1 to the next float32, and how often the square root of the numbers of a product that adds up.
 _UNIT_ROUNDOFF = 2.0**-24
 _ROUNDINGS = 4.0
+
+
+@dataclass(frozen=True, slots=True)
+class Pooled:
+    """What a category's numbers weigh against each other: `(views, categories)` each, in logits."""
+
+    #: `logsumexp` of the category's prompts.
+    prompts: Floats
+    #: `logsumexp` of the policy's contrast and the category's look-alikes.
+    contrast: Floats
 
 
 def score(embeddings: Matrix, compiled: CompiledPolicy) -> Scores:
@@ -58,6 +70,29 @@ def score(embeddings: Matrix, compiled: CompiledPolicy) -> Scores:
     return Scores(score=scores, margin=margins, prompt=prompts, contrast=contrasts)
 
 
+def pool(embeddings: Matrix, compiled: CompiledPolicy) -> Pooled:
+    """Pool the logits of images under one policy, before any number of its calibration comes in.
+
+    Args:
+        embeddings: `(views, dim)` float32, unit rows.
+        compiled: The policy under the encoder that made the embeddings.
+
+    Returns:
+        What `score` makes margins of: `prompts - w * contrast`.
+    """
+    blocks = [
+        _pools(_logits(embeddings[start : start + BLOCK_ROWS], compiled), compiled)
+        for start in range(0, max(len(embeddings), 1), BLOCK_ROWS)
+    ]
+    prompts, contrast = (np.concatenate(parts, axis=1).T[: len(embeddings)] for parts in zip(*blocks, strict=True))
+    return Pooled(prompts, contrast)
+
+
+def sigmoid(x: Floats) -> Floats:
+    """Return 1 / (1 + e^-x) without overflow."""
+    return _sigmoid(x.copy()).astype(np.float64, copy=False)
+
+
 def score_roughly(embeddings: Matrix, compiled: CompiledPolicy) -> Floats:
     """Score images under one policy in single precision, in a fraction of the time that `score` takes.
 
@@ -70,7 +105,7 @@ def score_roughly(embeddings: Matrix, compiled: CompiledPolicy) -> Floats:
     """
     logits = compiled.sentences @ embeddings.T
     logits *= np.float32(compiled.logit_scale)
-    return _pool(logits, compiled)[1].T.astype(np.float64)
+    return _weigh(logits, compiled)[1].T.astype(np.float64)
 
 
 def roughness(compiled: CompiledPolicy) -> Floats:
@@ -95,27 +130,38 @@ def roughness(compiled: CompiledPolicy) -> Floats:
 def _score_block(embeddings: Matrix, compiled: CompiledPolicy) -> tuple[np.ndarray, ...]:
     """Return margins, scores, and the places of the winning prompts and contrasts: `(categories, views)` each."""
     views = len(embeddings)
-    logits = compiled.on_grid @ to_grid(embeddings).T
-    logits *= compiled.logit_scale / GRID**2
-    if views == 1:
-        # numpy adds up the only column of an array in another order than columns that have neighbours.
-        logits = logits.repeat(2, axis=1)
-    margins, scores = _pool(logits, compiled)
+    logits = _logits(embeddings, compiled)
+    margins, scores = _weigh(logits, compiled)
     return tuple(found[:, :views] for found in (margins, scores, *_winners(logits, compiled)))
 
 
-def _pool(logits: Logits, compiled: CompiledPolicy) -> tuple[Logits, Logits]:
-    """Return margins and scores, `(categories, views)`, in the logits' own precision."""
+def _logits(embeddings: Matrix, compiled: CompiledPolicy) -> Logits:
+    """Return `(sentences, views)`; of one view twice the same."""
+    logits = compiled.on_grid @ to_grid(embeddings).T
+    logits *= compiled.logit_scale / GRID**2
+    # numpy adds up the only column of an array in another order than columns that have neighbours.
+    return logits.repeat(2, axis=1) if len(embeddings) == 1 else logits
+
+
+def _pools(logits: Logits, compiled: CompiledPolicy) -> tuple[Logits, Logits]:
+    """Return what speaks for each category, and what against it: `(categories, views)`, in the logits' precision."""
     contrast = _logsumexp(logits[compiled.contrast])
-    margins = np.empty((len(compiled.categories), logits.shape[1]), logits.dtype)
+    prompts = np.empty((len(compiled.categories), logits.shape[1]), logits.dtype)
+    against = np.empty_like(prompts)
+    for place, category in enumerate(compiled.categories):
+        look_alikes = logits[category.look_alikes]
+        against[place] = np.logaddexp(contrast, _logsumexp(look_alikes)) if len(look_alikes) else contrast
+        prompts[place] = _logsumexp(logits[category.prompts])
+    return prompts, against
+
+
+def _weigh(logits: Logits, compiled: CompiledPolicy) -> tuple[Logits, Logits]:
+    """Return margins and scores, `(categories, views)`, in the logits' own precision."""
+    margins, against = _pools(logits, compiled)
     scores = np.empty_like(margins)
     for place, category in enumerate(compiled.categories):
-        against = contrast
-        look_alikes = logits[category.look_alikes]
-        if len(look_alikes):
-            against = np.logaddexp(contrast, _logsumexp(look_alikes))
         calibration = category.calibration
-        margins[place] = _logsumexp(logits[category.prompts]) - calibration.contrast_weight * against
+        margins[place] -= calibration.contrast_weight * against[place]
         scores[place] = (margins[place] - calibration.bias) / calibration.temperature
     return margins, _sigmoid(scores)
 

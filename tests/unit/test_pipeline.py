@@ -32,6 +32,7 @@ from worker.errors import (
 )
 from worker.intake.decode import DecodedImage
 from worker.intake.square import View
+from worker.metrics import Metrics
 from worker.pipeline import Pipeline, QueuedJob
 from worker.policy.compiled import CompiledPolicy, Matrix, compile_policy
 from worker.policy.registry import PolicySet
@@ -298,6 +299,32 @@ def test_an_image_under_an_unknown_policy_is_never_fetched(ref: str) -> None:
 def test_an_uncalibrated_policy_judges_and_the_verdict_says_so() -> None:
     (outcome,) = pipeline().run([job("gun")])
     assert (judged(outcome).action, judged(outcome).calibrated) == ("block", False)
+
+
+SENTENCES = policy().sentence_digests
+
+
+@pytest.mark.parametrize(
+    ("model", "sentences", "calibrated"),
+    [
+        (MODEL_NAME, SENTENCES, True),
+        (MODEL_NAME.replace(MODEL.id, "another"), SENTENCES, False),
+        (f"{MODEL.id}@another", SENTENCES, False),
+        (MODEL_NAME, SENTENCES | {"drugs": SENTENCES["weapons"]}, False),
+    ],
+    ids=["made for it", "another model", "another revision", "another sentence"],
+)
+def test_a_calibration_made_for_something_else_makes_an_uncalibrated_verdict_that_is_counted(
+    model: str, sentences: dict[str, str], calibrated: bool
+) -> None:
+    made = {name: Calibration(bias=1.0, sentences=digest) for name, digest in sentences.items()}
+    (outcome,) = pipeline(policy().model_copy(update={"calibration": {model: made}})).run([job("gun")])
+    metrics = Metrics()
+    metrics.observe_verdict(judged(outcome))
+
+    assert judged(outcome).calibrated is calibrated
+    counted = metrics.registry.get_sample_value("sluice_uncalibrated_verdicts_total", {"policy": "house"})
+    assert (counted or 0) == (0 if calibrated else 1)
 
 
 def test_an_uncalibrated_policy_is_refused_before_the_fetch_where_the_settings_say_so() -> None:

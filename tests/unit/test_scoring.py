@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from worker.policy.compiled import CompiledPolicy, Scores, compile_policy
 from worker.policy.schema import Policy
-from worker.scoring import score
+from worker.scoring import pool, score
 
 DIM = 16
 SCALE = 100.0
@@ -59,7 +59,7 @@ class World:
         self,
         contrast: Sequence[str],
         categories: Mapping[str, tuple[Sequence[str], Sequence[str]]],
-        calibration: Mapping[str, Mapping[str, float]] | None = None,
+        calibration: Mapping[str, Mapping[str, Any]] | None = None,
         scale: float = SCALE,
     ) -> CompiledPolicy:
         """Compile categories of (prompts, look-alikes)."""
@@ -396,3 +396,30 @@ def test_a_policy_is_calibrated_only_by_its_own_model() -> None:
     other = compile_policy(calibrated.policy, w.embed_texts, SCALE, "m@another")
     assert not other.calibrated
     assert other.categories[0].calibration.bias == 0.0
+
+
+@unhurried
+@given(seeds, st.floats(0, 1), st.floats(-20, 20))
+def test_margins_are_what_the_pools_weigh_against_each_other(seed: int, weight: float, bias: float) -> None:
+    w = world(seed)
+    contrast, categories = w.some()
+    images = w.images(5)
+    compiled = w.compile(contrast, categories, {"c0": {"contrast_weight": weight, "bias": bias}})
+
+    pooled, found = pool(images, compiled), score(images, compiled)
+
+    weights = np.array([weight] + [1.0] * (len(categories) - 1))
+    np.testing.assert_array_equal(pooled.prompts - weights * pooled.contrast, found.margin)
+
+
+def test_a_calibration_for_other_sentences_leaves_the_plain_softmax() -> None:
+    w = world(1)
+    contrast, categories = w.some()
+    digest = w.compile(contrast, categories).policy.sentence_digests["c0"]
+    made: dict[str, dict[str, Any]] = {name: {"bias": 3.0} for name in categories}
+
+    kept = w.compile(contrast, categories, made | {"c0": {"bias": 3.0, "sentences": digest}})
+    stale = w.compile([*contrast, w.sentence("more")], categories, made | {"c0": {"bias": 3.0, "sentences": digest}})
+
+    assert (kept.calibrated, kept.categories[0].calibration.bias) == (True, 3.0)
+    assert (stale.calibrated, stale.categories[0].calibration.bias) == (False, 0.0)

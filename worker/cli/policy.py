@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from worker.cli import desk, fleet, trial, watching
+from worker.cli import desk, fleet, port, trial, watching
 from worker.cli.console import Commands, add_command, print_json, settings_of
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ def add_commands(commands: Commands) -> None:
     show.add_argument("--json", action="store_true", help="print one JSON object")
     desk.add_verbs(verbs)
     trial.add_verbs(verbs)
+    port.add_verbs(verbs)
     fleet.add_verbs(verbs)
     watching.add_verbs(verbs)
 
@@ -58,7 +60,7 @@ def _print_policy(policy: Policy, roles: list[str]) -> None:
     console = Console()
     console.print(f"[bold]{policy.ref}[/] {', '.join(roles) or 'not at work'}\n{escape(policy.description.strip())}")
     console.print(
-        f"{policy.digest}\ncalibrated for: {escape(', '.join(policy.calibration) or 'no model')}", soft_wrap=True
+        f"{policy.digest}\ncalibrated for: {escape(', '.join(_models(policy)) or 'no model')}", soft_wrap=True
     )
     table = Table("category", "review", "block", "prompts", "look-alikes", "what it is")
     table.columns[0].overflow = "fold"
@@ -69,3 +71,10 @@ def _print_policy(policy: Policy, roles: list[str]) -> None:
         table.add_row(escape(name), *shown, *counts, escape(" ".join(category.description.split())))
     console.print(table)
     console.print(f"{len(policy.contrast)} sentences of contrast, {len(policy.templates)} templates")
+
+
+def _models(policy: Policy) -> Iterator[str]:
+    """Yield the models that a policy is calibrated for, each with what is still lacking."""
+    for model in policy.calibration:
+        lacking = ", ".join(name for name in policy.categories if name not in policy.calibration_for(model))
+        yield f"{model} (but not {lacking})" if lacking else model

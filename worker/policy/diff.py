@@ -159,7 +159,7 @@ def _category(path: str, before: Category, after: Category) -> Iterator[Change]:
 
 def _calibrations(before: Policy, after: Policy) -> Iterator[Change]:
     for model in dict.fromkeys([*before.calibration, *after.calibration]):
-        old, new = before.calibration_for(model), after.calibration_for(model)
+        old, new = before.calibration.get(model, {}), after.calibration.get(model, {})
         for name in dict.fromkeys([*old, *new]):
             path = f"calibration.{model}.{name}"
             if name not in old or name not in new:
@@ -169,5 +169,5 @@ def _calibrations(before: Policy, after: Policy) -> Iterator[Change]:
                 yield from _value(f"{path}.{field}", getattr(old[name], field), getattr(new[name], field))
 
 
-def _numbers(calibration: Calibration | None) -> dict[str, float] | None:
+def _numbers(calibration: Calibration | None) -> dict[str, Any] | None:
     return calibration.model_dump() if calibration else None

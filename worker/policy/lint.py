@@ -17,7 +17,7 @@ from pydantic import BaseModel, RootModel, ValidationError
 
 from worker.policy.places import Path, Places, read_yaml
 from worker.policy.rollout import RolloutFile
-from worker.policy.schema import NAME_PATTERN, Policy
+from worker.policy.schema import DIGEST_PATTERN, NAME_PATTERN, Policy
 
 _M = TypeVar("_M", bound=BaseModel)
 
@@ -42,6 +42,11 @@ _MENDS = {
     "greater_than_equal": "should be {ge} or more",
     "less_than": "should be below {lt}",
     "less_than_equal": "should be {le} or less",
+}
+#: What is said of text that lacks a shape, by the shape.
+_PATTERNS = {
+    NAME_PATTERN: "{} is not a name; use letters, digits, _ . and -, starting with a letter or digit, at most 64",
+    DIGEST_PATTERN: "{} is no digest; leave it as `sluice calibrate` wrote it, or remove the key",
 }
 #: What is said of a key of the wrong kind is said by `places`, which knows how it is written.
 _KEY_TYPES = {"string_type", "invalid_key"}
@@ -161,9 +166,7 @@ def _from_pydantic(file: str, places: Places, model: type[BaseModel], item: Any)
         hint = f"did you mean {close[0]}?" if close else f"known keys are {', '.join(allowed)}"
         return finding_at(file, places, path, f"unknown key; {hint}", key=True)
     if kind == "string_pattern_mismatch":
-        is_name = item["ctx"]["pattern"] == NAME_PATTERN
-        name_rule = "use letters, digits, _ . and -, starting with a letter or digit, at most 64"
-        message = f"{_quote(value)} is not a name; {name_rule}" if is_name else "must not be blank; write a sentence"
+        message = _PATTERNS.get(item["ctx"]["pattern"], "must not be blank; write a sentence").format(_quote(value))
     elif kind == "value_error":
         message = str(item["msg"]).removeprefix("Value error, ")
     elif kind in _MENDS:

@@ -11,6 +11,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from worker.errors import Missing, PolicyConflict, PolicyInvalid, UsageError
 from worker.policy.files import read_text, valid_policy, version_files
 from worker.policy.lint import lint_policy
@@ -79,9 +81,15 @@ def edited(text: str, version: int, edit: Edit) -> str:
     yaml.preserve_quotes = True
     yaml.width = 10_000
     yaml.indent(mapping=2, sequence=4, offset=2)
+    yaml.representer.add_representer(float, _without_exponent)
     document = yaml.load(text)
     document["version"] = version
     edit(document)
     target = io.StringIO()
     yaml.dump(document, target)
     return target.getvalue()
+
+
+def _without_exponent(representer: Any, value: float) -> Any:
+    """Write a number so that it is one for every reader: to YAML 1.1, 2e-06 is text."""
+    return representer.represent_scalar("tag:yaml.org,2002:float", np.format_float_positional(value, trim="0"))

@@ -39,6 +39,9 @@ Template = Annotated[
     AfterValidator(_with_one_hole),
     Field(json_schema_extra={"pattern": r"^((?!\{\})[\s\S])*\{\}((?!\{\})[\s\S])*$"}),
 ]
+DIGEST_PATTERN = r"^sha256:[0-9a-f]{64}$"
+#: Of a category's prompts and look-alikes, and of the policy's contrast and templates.
+SentencesDigest = Annotated[str, StringConstraints(pattern=DIGEST_PATTERN)]
 Templates = Annotated[tuple[Template, ...], Field(min_length=1, max_length=1000, strict=False)]
 
 
@@ -91,6 +94,14 @@ class Calibration(_Strict):
     contrast_weight: Annotated[
         Fraction, Field(description="w in margin = logsumexp(prompts) - w * logsumexp(contrast and look-alikes).")
     ] = 1.0
+    # Left out of what is written, and so of a policy's digest, where it is not set: digests of old files stay.
+    sentences: Annotated[
+        SentencesDigest | None,
+        Field(
+            exclude_if=lambda digest: digest is None,
+            description="Digest of the sentences that it was made for; with others it does not count.",
+        ),
+    ] = None
 
 
 class Policy(_Strict):
@@ -124,8 +135,18 @@ class Policy(_Strict):
     @cached_property
     def digest(self) -> str:
         """`sha256:…` of what the policy says; comments, order of keys and layout do not count."""
-        canonical = json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-        return "sha256:" + hashlib.sha256(canonical.encode()).hexdigest()
+        return _digest(self.model_dump(mode="json"))
+
+    @cached_property
+    def sentence_digests(self) -> dict[str, str]:
+        """`sha256:…` of the sentences that each category is scored by; their order does not count, as in a score."""
+        shared = {"contrast": sorted(self.contrast), "templates": sorted(self.templates)}
+        return {
+            name: _digest(
+                shared | {"prompts": sorted(category.prompts), "look_alikes": sorted(category.look_alikes or ())}
+            )
+            for name, category in self.categories.items()
+        }
 
     @property
     def ref(self) -> str:
@@ -133,9 +154,20 @@ class Policy(_Strict):
         return f"{self.policy}@{self.version}"
 
     def calibration_for(self, model: str) -> dict[str, Calibration]:
-        """Return the calibration of `model` (`id@revision`) by category; what is not there is uncalibrated."""
-        return self.calibration.get(model, {})
+        """Return the calibration of `model` (`id@revision`) by category, less what was made for other sentences."""
+        stale = self.stale_for(model)
+        return {name: found for name, found in self.calibration.get(model, {}).items() if name not in stale}
+
+    def stale_for(self, model: str) -> list[str]:
+        """Return the categories whose calibration for `model` (`id@revision`) was made for other sentences."""
+        found = self.calibration.get(model, {}).items()
+        return [name for name, made in found if made.sentences not in (None, self.sentence_digests.get(name))]
 
     def is_calibrated_for(self, model: str) -> bool:
-        """Whether every category has a calibration for `model` (`id@revision`)."""
+        """Whether every category has a calibration for `model` (`id@revision`) and these sentences."""
         return self.categories.keys() <= self.calibration_for(model).keys()
+
+
+def _digest(data: object) -> str:
+    canonical = json.dumps(data, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return "sha256:" + hashlib.sha256(canonical.encode()).hexdigest()

@@ -22,6 +22,7 @@ WARNINGS: dict[str, str] = {
     "near-copy": "Two sentences mean the same to the model.",
     "never-wins": "Even an image that shows exactly this prompt stays below its category's lowest threshold.",
     "one-prompt": "A category with one prompt hangs on one wording.",
+    "stale-calibration": "A category's calibration was made for other sentences, and does not count.",
     "threshold-unreached": "No score seen so far reaches the threshold.",
     "unknown-code": "A comment allows a kind of warning that there is not.",
 }
@@ -98,7 +99,7 @@ def sentences_of(policy: Policy) -> Iterator[tuple[Path, str]]:
 
 
 def warn_of_wording(policy: Policy, page: Page) -> Iterator[Finding]:
-    """Yield what needs no model: negations, categories with one prompt, comments that allow what there is not."""
+    """Yield what needs no model: negations, single prompts, calibrations for other sentences, unknown codes."""
     for path, text in sentences_of(policy):
         if found := NEGATION.search(text):
             message = (
@@ -109,6 +110,13 @@ def warn_of_wording(policy: Policy, page: Page) -> Iterator[Finding]:
         if len(category.prompts) == 1:
             message = "one prompt: the category hangs on one wording; add two or three that say it otherwise"
             yield page.warn("one-prompt", ("categories", name, "prompts", 0), message)
+    for model in policy.calibration:
+        for name in policy.stale_for(model):
+            message = (
+                f"made for other sentences than {name} has now, so verdicts under {model} say calibrated: false; "
+                f"calibrate anew with `sluice calibrate {policy.ref}`"
+            )
+            yield page.warn("stale-calibration", ("calibration", model, name), message)
     yield from page.unknown_codes()
 
 

@@ -48,6 +48,15 @@ def test_only_the_version_and_the_change_differ(house: Path) -> None:
     assert sorted(other.name for other in house.parent.iterdir()) == ["v1.yaml", "v2.yaml"]
 
 
+def test_a_small_number_is_one_for_every_reader(house: Path) -> None:
+    def lower(document: Any) -> None:
+        document["categories"]["weapons"]["thresholds"]["review"] = 2e-06
+
+    file, policy = write_next(house, lower)
+    assert policy.categories["weapons"].thresholds.review == 2e-06
+    assert "review: 0.000002," in file.read_text()
+
+
 def test_the_number_follows_the_highest_there_is(house: Path) -> None:
     house.with_name("v7.yaml").write_text(PAGE.replace("version: 1", "version: 7"))
     assert write_next(house, raise_threshold)[0].name == "v8.yaml"

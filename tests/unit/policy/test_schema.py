@@ -128,3 +128,68 @@ def test_a_policy_is_calibrated_for_a_model_when_every_category_is() -> None:
     assert not policy.is_calibrated_for("m@another")
     assert policy.calibration_for("m@r")["weapons"] == Calibration(bias=1.9, temperature=1.3, contrast_weight=0.8)
     assert policy.calibration_for("m@another") == {}
+
+
+BOUND = POLICY.replace("contrast_weight: 0.8}", 'contrast_weight: 0.8, sentences: "{digest}"}')
+
+
+def bound(text: str = POLICY) -> str:
+    """Give the policy with a calibration of weapons that was made for the sentences of `text`."""
+    return BOUND.replace("{digest}", parse(text).sentence_digests["weapons"])
+
+
+def test_a_calibration_counts_for_the_sentences_that_it_was_made_for() -> None:
+    policy = parse(bound())
+
+    assert policy.is_calibrated_for("m@r")
+    assert policy.calibration_for("m@r")["weapons"].bias == 1.9
+    assert policy.digest != parse(POLICY).digest
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("a rifle", "a shotgun"),
+        ("[a gun, a rifle]", "[a gun]"),
+        ("a kitchen knife", "a butter knife"),
+        ("people at work", "people at play"),
+        ("a photo of {}", "a picture of {}"),
+    ],
+    ids=["prompt", "fewer prompts", "look-alike", "contrast", "template"],
+)
+def test_other_sentences_make_a_category_uncalibrated(old: str, new: str) -> None:
+    assert POLICY.count(old) == 1
+    policy = parse(bound().replace(old, new))
+
+    assert policy.stale_for("m@r") == ["weapons"]
+    assert not policy.is_calibrated_for("m@r")
+    assert list(policy.calibration_for("m@r")) == ["drugs"]
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("[a gun, a rifle]", "[a rifle, a gun]"),
+        ("pills", "powder"),
+        ("review: 0.5", "review: 0.4"),
+        ("Guns.", "All guns."),
+        ("version: 1", "version: 2"),
+    ],
+    ids=["order", "another category", "threshold", "description", "version"],
+)
+def test_what_moves_no_score_leaves_a_calibration_alone(old: str, new: str) -> None:
+    assert POLICY.count(old) == 1
+    assert parse(bound().replace(old, new)).is_calibrated_for("m@r")
+
+
+def test_a_calibration_of_unknown_sentences_is_taken_at_its_word() -> None:
+    assert parse(POLICY.replace("a rifle", "a shotgun")).is_calibrated_for("m@r")
+
+
+def test_what_is_no_digest_is_refused() -> None:
+    policy, (finding,) = lint_policy(BOUND.replace("{digest}", "sha256:abc"), "f")
+
+    assert policy is None
+    assert str(finding).endswith(
+        "'sha256:abc' is no digest; leave it as `sluice calibrate` wrote it, or remove the key"
+    )

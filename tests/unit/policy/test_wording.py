@@ -87,3 +87,42 @@ def test_two_sources_of_scores_count_together() -> None:
     both = Seen({"a": 0.2, "b": 0.9}, "images").beside(Seen({"a": 0.4, "c": 0.1}, "verdicts"))
     assert both == Seen({"a": 0.4, "b": 0.9, "c": 0.1}, "images and verdicts")
     assert both.beside(Seen({}, "")) is both
+
+
+CALIBRATED = (
+    POLICY
+    + """\
+calibration:
+  "m@r":
+    weapons: {bias: 1.0, sentences: "DIGEST"}
+    drugs: {bias: 1.0}
+  "m@s": {weapons: {bias: 1.0, sentences: "DIGEST"}}
+"""
+)
+
+
+def calibrated(prompt: str) -> str:
+    """Give the policy, calibrated for its own sentences, with another prompt."""
+    digest = lint_policy(POLICY, "f")[0].sentence_digests["weapons"]  # type: ignore[union-attr]
+    return CALIBRATED.replace("DIGEST", digest).replace("a rifle", prompt)
+
+
+def test_a_calibration_for_other_sentences_is_named_for_every_model() -> None:
+    assert [one.code for one in warnings(calibrated("a rifle"))] == ["negation", "one-prompt"]
+
+    stale = [one for one in warnings(calibrated("a shotgun")) if one.code == "stale-calibration"]
+
+    assert [(one.line, one.key) for one in stale] == [
+        (15, "calibration.m@r.weapons"),
+        (17, "calibration.m@s.weapons"),
+    ]
+    assert "made for other sentences than weapons has now" in stale[0].message
+    assert "`sluice calibrate house@1`" in stale[0].message
+    assert {one.severity for one in stale} == {"warning"}
+
+
+def test_a_stale_calibration_is_allowed_on_its_line() -> None:
+    lines = calibrated("a shotgun").splitlines()
+    lines[14] += "  # lint: allow stale-calibration"
+    stale = [one.line for one in warnings("\n".join(lines)) if one.code == "stale-calibration"]
+    assert stale == [17]
