@@ -15,12 +15,12 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from worker import __version__
-from worker.cli import bench, deliver, demo, inspect, ledger, look, policy, queue, work
+from worker.cli import bench, deliver, demo, inspect, ledger, look, policy, queue, stress, work
 from worker.cli.console import print_error
 from worker.errors import SluiceError, UsageError
 
 #: The groups, in the order of `--help`.
-_GROUPS = (demo, work, look, queue, deliver, policy, ledger, bench, inspect)
+_GROUPS = (demo, work, look, queue, deliver, policy, stress, ledger, bench, inspect)
 _EPILOG = """\
 start here:
   sluice demo                              see it work, with a Redis and a model of its own
