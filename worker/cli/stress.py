@@ -257,7 +257,7 @@ def _print_tables(found: Found) -> None:
 
 
 def _changes_table(found: Found) -> Table:
-    table = Table(title=f"{found.compiled.policy.ref}, {found.pictures} pictures, all categories together")
+    table = Table(title=f"{found.compiled.policy.ref}, {found.pictures} pictures, the whole policy")
     table.add_column("change", no_wrap=True)
     for name in ("action differs", "weaker", "stronger"):
         table.add_column(name, justify="right")

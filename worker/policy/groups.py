@@ -32,7 +32,14 @@ def _with_one_hole(sentence: str) -> str:
     return sentence
 
 
+def _with_a_mean(words: tuple[str, ...]) -> tuple[str, ...]:
+    if len(words) == 1:
+        raise ValueError(f"{words[0]!r} stands alone, and each word is compared with the mean of its list; add another")
+    return words
+
+
 Word = Annotated[str, StringConstraints(min_length=1, max_length=100, pattern=r"\S")]
+Words = Annotated[tuple[Word, ...], Field(min_length=1, max_length=200, strict=False), AfterValidator(_with_a_mean)]
 #: What a list of words may be called; spaces are welcome.
 ListName = Annotated[str, StringConstraints(min_length=1, max_length=64, pattern=r"\S")]
 
@@ -47,7 +54,7 @@ class GroupsFile(BaseModel):
         Field(min_length=1, max_length=100, strict=False, description="Scenes, each with the hole {group} once."),
     ]
     groups: Annotated[
-        dict[ListName, Annotated[tuple[Word, ...], Field(min_length=2, max_length=200, strict=False)]],
+        dict[ListName, Words],
         Field(min_length=1, max_length=50, description="Lists of words by name, two words or more each."),
     ]
 

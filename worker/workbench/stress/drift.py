@@ -36,8 +36,10 @@ class Drift:
     moves: Mapping[tuple[Action, Action], int]
     #: Mean and 95th percentile of |score changed - score unchanged|.
     score_drift: tuple[float, float] | None
-    #: Mean of margin changed - margin unchanged, in logits.
+    #: Mean of margin changed - margin unchanged, in logits: of all pictures, and of those that the category catches
+    #: unchanged. The first says what becomes of harmless pictures, for most are; the second what slips through.
     margin_shift: Interval | None
+    caught_margin_shift: Interval | None
 
     def moved(self, direction: Direction) -> int:
         """Count the pictures whose action is weaker, or stronger, once they are changed."""
@@ -63,7 +65,8 @@ class Drift:
             row |= {direction: moved, f"{direction}_of": could, f"{direction}_rate": _listed(share(moved, could))}
         row["moves"] = {f"{old} to {new}": n for (old, new), n in self.moves.items() if n and old != new}
         mean, p95 = self.score_drift or (None, None)
-        return row | {"score_drift_mean": mean, "score_drift_p95": p95, "margin_shift": _listed(self.margin_shift)}
+        row |= {"score_drift_mean": mean, "score_drift_p95": p95, "margin_shift": _listed(self.margin_shift)}
+        return row | {"caught_margin_shift": _listed(self.caught_margin_shift)}
 
 
 def steps(old: Action, new: Action) -> int:
@@ -160,12 +163,16 @@ def _of_change(looks: Looks, change: str) -> Iterator[Drift]:
     count = len(looks.content_ids)
     moves = [_moves(looks.actions[:, before, column], looks.actions[:, after, column])
              for column in range(len(looks.categories) + 1)]  # fmt: skip
-    yield Drift(None, change, count, moves[-1], None, None)
+    yield Drift(None, change, count, moves[-1], None, None, None)
     far = np.abs(looks.scores[:, after] - looks.scores[:, before])
     mean, p95 = far.mean(axis=0), np.percentile(far, _P95, axis=0)
-    shifts = means(looks.margins[:, after] - looks.margins[:, before])
+    moved = looks.margins[:, after] - looks.margins[:, before]
+    shifts = means(moved)
     for column, name in enumerate(looks.categories):
-        yield Drift(name, change, count, moves[column], (float(mean[column]), float(p95[column])), shifts[column])
+        caught = moved[looks.actions[:, before, column] > 0, column]
+        own = means(caught[:, None])[0] if len(caught) else None
+        far_own = (float(mean[column]), float(p95[column]))
+        yield Drift(name, change, count, moves[column], far_own, shifts[column], own)
 
 
 def _moves(before: np.ndarray, after: np.ndarray) -> dict[tuple[Action, Action], int]:

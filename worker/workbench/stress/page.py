@@ -15,11 +15,11 @@ from worker.workbench.stress.charts import group_chart
 from worker.workbench.stress.drift import Direction, Drift
 from worker.workbench.stress.examples import Example
 from worker.workbench.stress.groups import Shift
-from worker.workbench.stress.intervals import share
+from worker.workbench.stress.intervals import Interval, share
 from worker.workbench.stress.words import Remark
 
 #: Remarks of a kind that stand on the page; the tables hold all.
-_REMARKS = 20
+_REMARKS = 12
 #: Logits that a shift of the margin is drawn in full colour at.
 _FULL_LOGITS = 3.0
 
@@ -76,7 +76,8 @@ def stress_page(found: Found, examples: Sequence[tuple[Example, str, str]]) -> s
         changes=list(dict.fromkeys(drift.change for drift in found.drifts)),
         slipped=_matrix(found.drifts, "weaker"),
         raised=_matrix(found.drifts, "stronger"),
-        margins={(one.category, one.change): _margin_cell(one) for one in found.drifts if one.category is not None},
+        caught=_margins(found.drifts, caught=True),
+        margins=_margins(found.drifts, caught=False),
         lists=lists,
         charts={name: group_chart(listed) for name, listed in by_list.items()},
         members={name: list(dict.fromkeys(one.group for one in listed)) for name, listed in by_list.items()},
@@ -89,29 +90,40 @@ def _matrix(drifts: Sequence[Drift], direction: Direction) -> dict[tuple[str | N
     return {(drift.category, drift.change): _share_cell(drift, direction) for drift in drifts}
 
 
+def _margins(drifts: Sequence[Drift], *, caught: bool) -> dict[tuple[str, str], Cell]:
+    shown = [(one, one.caught_margin_shift if caught else one.margin_shift) for one in drifts]
+    return {(one.category, one.change): _margin_cell(one, shift) for one, shift in shown if one.category is not None}
+
+
 def _share_cell(drift: Drift, direction: Direction) -> Cell:
     moved, could = drift.moved(direction), drift.could(direction)
     sure = share(moved, could)
     if sure is None:
         return Cell("", f"no picture can become {direction}", 0.0)
     title = f"{moved} of {could}; 95 % interval {100 * sure.low:.0f} to {100 * sure.high:.0f} %"
-    return Cell(f"{moved}/{could}" if moved else "0", title, sure.value)
+    # What is sure, so that 1 of 1 does not outshine 12 of 13.
+    return Cell(f"{moved}/{could}" if moved else "0", title, sure.low if moved else 0.0)
 
 
-def _margin_cell(drift: Drift) -> Cell:
-    shift, scores = drift.margin_shift, drift.score_drift
-    if shift is None or scores is None:
-        return Cell("", "", 0.0)
+def _margin_cell(drift: Drift, shift: Interval | None) -> Cell:
+    if shift is None or drift.score_drift is None:
+        return Cell("", "the category catches none of these pictures", 0.0)
+    mean, p95 = drift.score_drift
     title = (
-        f"margin {shift.value:+.2f} ({shift.low:+.2f} to {shift.high:+.2f}) logits; "
-        f"score moves by {scores[0]:.3f} on average, by {scores[1]:.3f} at the 95th percentile"
+        f"margin {shift.value:+.2f}, 95 % interval {shift.low:+.2f} to {shift.high:+.2f} logits; over all pictures "
+        f"the score moves by {mean:.3f} on average, by {p95:.3f} at the 95th percentile"
     )
-    return Cell(f"{shift.value:+.1f}", title, _heat(shift.value))
+    return Cell(_signed(shift.value), title, _heat(shift.value))
 
 
 def _shift_cell(shift: Shift) -> Cell:
     title = f"{shift.low:+.2f} to {shift.high:+.2f} logits; flagged {shift.flagged} of {shift.sentences}"
-    return Cell(f"{shift.shift:+.1f}", title, _heat(shift.shift))
+    return Cell(_signed(shift.shift), title, _heat(shift.shift))
+
+
+def _signed(logits: float) -> str:
+    text = f"{logits:+.1f}"
+    return "0.0" if text in {"+0.0", "-0.0"} else text
 
 
 def _heat(logits: float) -> float:

@@ -71,12 +71,13 @@ def _say_moves(drift: Drift, old: Action, ends: Mapping[Action, int], sure: Inte
     (first, count), *rest = ordered
     became = f"{count} of {started} {kinds[old]} {'are' if count > 1 else 'is'} {_BECOMES[first]}"
     became += "".join(f", and {more} {'are' if more > 1 else 'is'} {_BECOMES[new]}," for new, more in rest)
-    who = "all categories together" if drift.category is None else drift.category
+    who = "the whole policy" if drift.category is None else drift.category
     return f"{who}: {became} once they are {words[drift.change]} ({_percent(sure)})"
 
 
 def _percent(sure: Interval) -> str:
-    return f"{100 * sure.value:.0f} %; 95 % interval {100 * sure.low:.0f} to {100 * sure.high:.0f} %"
+    # Spaces that do not break.
+    return f"{100 * sure.value:.0f}\u00a0%; 95\u00a0% interval {100 * sure.low:.0f} to {100 * sure.high:.0f}\u00a0%"
 
 
 def remarks_on_groups(shifts: Sequence[Shift]) -> list[Remark]:
