@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import io
+import json
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import support
 from browser import open_page
 from PIL import Image
 
 from worker.changed import Copier, Look
-from worker.cli import demo
+from worker.cli import demo, main
 from worker.encoder.clip import ClipEncoder, load_encoder
 from worker.errors import JobError
 from worker.gallery import Gallery, Picture, Unseen
@@ -52,7 +56,7 @@ def compiled(encoder: ClipEncoder) -> CompiledPolicy:
 
 @pytest.fixture
 def settings() -> Settings:
-    return load_settings({"model": "builtin", "threads": 2})
+    return load_settings({"model": "builtin", "threads": 1})
 
 
 def look(
@@ -151,7 +155,7 @@ def test_before_and_after_are_shown_in_their_own_shapes(
 
 @pytest.fixture(scope="module")
 def found(encoder: ClipEncoder, compiled: CompiledPolicy) -> tuple[Found, list[tuple[object, str, str]]]:
-    settings = load_settings({"model": "builtin", "threads": 2})
+    settings = load_settings({"model": "builtin", "threads": 1})
     changes = choose(["jpeg", "grey", "rotate-90", "dark", "text-large"])
     tally = Tally(compiled, [change.name for change in changes])
     with Copier(Gallery(DRAWINGS), encoder, settings, TEXT) as copier:
@@ -214,3 +218,91 @@ def test_a_page_of_sentences_alone_has_no_matrix(found: tuple[Found, list[object
     page = stress_page(alone, [])
     assert "Category by change" not in page
     assert "Groups of people" in page
+
+
+# -- the command, in this process: a subprocess would load torch for each line ---------------------------------------
+
+OWN = ("--model", "builtin", "--policies", str(shipped_directory()), "--threads", "1")
+
+
+@pytest.fixture
+def groups(tmp_path: Path) -> str:
+    file = tmp_path / "groups.yaml"
+    file.write_text(GROUPS)
+    return str(file)
+
+
+def rows(out: str) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in out.splitlines()]
+
+
+def test_where_no_picture_can_be_judged_there_are_only_words(
+    tmp_path: Path, groups: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "p").mkdir()
+    (tmp_path / "p" / "a\x1b[31m.png").write_bytes(b"")
+    code = main(["stress", "demo", "--images", str(tmp_path / "p"), "--json", "--groups", groups, *OWN])
+    out, err = capsys.readouterr()
+    assert code == 1
+    assert err == "sluice: a?[31m.png cannot be judged: image_undecodable\n"
+    assert {row["kind"] for row in rows(out)} == {"group"}
+
+
+def test_the_limit_is_spread_over_the_directory(
+    tmp_path: Path, groups: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "p").mkdir()
+    for name in ("bomb-fluent", "cat-face-noto", "house-twemoji", "revolver-noto"):
+        shutil.copy(DRAWINGS / f"{name}.png", tmp_path / "p")
+    command = ["stress", "demo", "--images", str(tmp_path / "p"), "--limit", "2", "--only", "flip", "--json"]
+    assert main([*command, "--groups", groups, *OWN]) == 0
+    whole = rows(capsys.readouterr().out)[0]
+    # The first and the third: a bomb, a house.
+    assert (whole["pictures"], whole["weaker_of"]) == (2, 1)
+
+
+def test_without_pictures_sentences_are_measured_under_any_policy(
+    tmp_path: Path, tiny_clip: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    support.write_house_policies(tmp_path / "policies")
+    own = ["--model", str(tiny_clip), "--policies", str(tmp_path / "policies")]
+    assert main(["stress", "house@2", "--json", *own]) == 0
+    out, err = capsys.readouterr()
+    assert err.startswith("sluice: house@2 has no calibration for ")
+    assert {row["kind"] for row in rows(out)} == {"group"}
+    assert {row["category"] for row in rows(out)} == {"weapons", "drugs"}
+
+
+@pytest.mark.parametrize(
+    ("flags", "code", "says"),
+    [
+        (("nope@1",), 3, "no policy nope@1"),
+        (("demo", "--images", "nowhere"), 2, "nowhere is no directory"),
+        (("demo", "--images", "."), 2, "holds no files"),
+        (("demo", "--only", "grey"), 2, "--only is about pictures; say where they are with --images"),
+        (("demo", "--images", "full", "--only", "gray"), 2, "no change 'gray'; did you mean grey?"),
+        (("demo", "--images", "full", "--limit", "0"), 2, "--limit 0"),
+        (("demo", "--images", "full", "--text", ""), 2, "has 1 to 100 characters"),
+        (("demo", "--groups", "nowhere.yaml"), 2, "nowhere.yaml: No such file"),
+        (("demo", "--report", "no/r.html"), 2, "no/r.html: No such file or directory; name a file"),
+        (("demo", "--report", "."), 2, "Is a directory"),
+        (("demo", "--policies", "redis"), 2, "SLUICE_POLICIES is redis"),
+        (("demo", "--model", "/no/model"), 3, "cannot load the model /no/model"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
+)
+def test_what_is_wrong_is_said_in_one_line(
+    flags: tuple[str, ...], code: int, says: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    monkeypatch.chdir(tmp_path)
+    if "full" in flags:
+        (tmp_path / "full").mkdir()
+        (tmp_path / "full" / "a.png").write_bytes(b"")
+    assert main(["stress", *OWN, *flags]) == code
+    out, err = capsys.readouterr()
+    assert out == ""
+    (line,) = err.splitlines()
+    assert line.startswith("sluice: ")
+    assert says in line
+    assert not list(tmp_path.rglob("*.html"))

@@ -132,21 +132,20 @@ def _asked(options: argparse.Namespace, settings: Settings) -> _Asked:
         raise UsageError(f"--{picturing[0]} is about pictures; say where they are with --images")
     if options.limit is not None and options.limit < 1:
         raise UsageError(f"--limit {options.limit} leaves nothing to look at; leave it out for all pictures")
-    from worker.gallery import Gallery
     from worker.intake.changes import TEXT, check_text, choose
     from worker.policy.files import find_policy
     from worker.policy.groups import DEFAULT_FILE, read_groups
 
+    policy = find_policy(options.ref, Path(settings.policies))
+    groups = read_groups(options.groups or DEFAULT_FILE)
     changes, text = choose(options.only), check_text(TEXT if options.text is None else options.text)
-    gallery = Gallery(options.images) if options.images is not None else None
-    return _Asked(
-        policy=find_policy(options.ref, Path(settings.policies)),
-        groups=read_groups(options.groups or DEFAULT_FILE),
-        changes=changes if gallery else (),
-        text=text,
-        gallery=gallery,
-        names=_spread(gallery.names(), options.limit) if gallery else [],
-    )
+    if options.images is None:
+        return _Asked(policy, groups, (), text, None, [])
+    # Last, for it brings the model's libraries in.
+    from worker.gallery import Gallery
+
+    gallery = Gallery(options.images)
+    return _Asked(policy, groups, changes, text, gallery, _spread(gallery.names(), options.limit))
 
 
 def _spread(names: list[str], most: int | None) -> list[str]:
