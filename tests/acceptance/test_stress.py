@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import shutil
 import signal
 import subprocess
@@ -38,21 +37,6 @@ def groups_file(directory: Path, text: str = GROUPS) -> Path:
     file = directory / "groups.yaml"
     file.write_text(text)
     return file
-
-
-def test_a_table_a_page_and_plain_words(pictures: Path, tmp_path: Path) -> None:
-    report = tmp_path / "stress.html"
-    said = support.sluice(
-        "stress", "demo", "--images", pictures, "--only", "text", "--text", "a photo of a kitten", "--report", report,
-        settings=DEMO, COLUMNS="160",
-    )  # fmt: skip
-    assert (said.returncode, said.stderr) == (0, "")
-    assert re.search(r"text-large +│ +\d/4 │ +\d/2 │ +\d/2", said.stdout)
-    assert "What is fragile: groups" in said.stdout
-    assert "Too few pictures are caught to say what slips through of: weapons (1)" in said.stdout
-    page = report.read_text()
-    assert "demo@1 under stress" in page
-    assert page.count('src="data:image/') >= 2
 
 
 def test_json_is_one_object_a_category_and_change_or_word_and_hostile_pictures_are_named(

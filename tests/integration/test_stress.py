@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -259,6 +260,23 @@ def test_the_limit_is_spread_over_the_directory(
     whole = rows(capsys.readouterr().out)[0]
     # The first and the third: a bomb, a house.
     assert (whole["pictures"], whole["weaker_of"]) == (2, 1)
+
+
+def test_a_table_a_page_and_plain_words(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "160")
+    (tmp_path / "p").mkdir()
+    for name in ("bomb-fluent", "cat-face-noto"):
+        shutil.copy(DRAWINGS / f"{name}.png", tmp_path / "p")
+    command = ["stress", "demo", "--images", str(tmp_path / "p"), "--only", "text", "--text", "a photo of a kitten"]
+    assert main([*command, "--report", str(tmp_path / "r.html"), *OWN]) == 0
+    out, err = capsys.readouterr()
+    assert err == ""
+    assert re.search(r"text-large +│ +\d/2 │ +\d/1 │ +\d/1", out)
+    assert "What is fragile: groups" in out
+    assert "Too few pictures are caught to say what slips through of: weapons (0), explosives (1)" in out
+    assert "demo@1 under stress" in (tmp_path / "r.html").read_text()
 
 
 def test_without_pictures_sentences_are_measured_under_any_policy(
