@@ -7,6 +7,7 @@ why the picture cannot be judged. Never a stranger's file decoded in this proces
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Self
@@ -77,6 +78,8 @@ class Copier:
         )
         self._copy = Decoder(limits, COPY_SPEC, bounds, processes)
         self._look = Decoder(own, view_spec(encoder, settings), bounds, processes)
+        # Pillow and numpy let other threads run while they work on pixels.
+        self._hands = ThreadPoolExecutor(processes, "change")
 
     def __enter__(self) -> Self:
         return self
@@ -87,7 +90,8 @@ class Copier:
         self.close()
 
     def close(self) -> None:
-        """End the decoder processes."""
+        """End the decoder processes; what is not begun is not done any more."""
+        self._hands.shutdown(cancel_futures=True)
         self._copy.close()
         self._look.close()
 
@@ -132,8 +136,7 @@ class Copier:
 
     def _look_at(self, content_ids: Sequence[str], changes: Sequence[Change]) -> Iterator[Look | Unseen]:
         copied = self._copied(content_ids)
-        files = [data for one in copied if isinstance(one, _Copied) for data in self._files(one, changes)]
-        decoded = self._look(files)
+        decoded = self._look(self._files([one for one in copied if isinstance(one, _Copied)], changes))
         views = [view for image in decoded if isinstance(image, DecodedImage) for view in image.views]
         rows = iter(rounded(self._encoder.embed_images(views)))
         embedded = iter(
@@ -153,6 +156,14 @@ class Copier:
                 if not isinstance(found, JobError):
                     yield Look(one.content_id, name, found)
 
-    def _files(self, one: _Copied, changes: Sequence[Change]) -> list[bytes]:
-        changed = [change.apply(one.pixels, one.sha256, self._text) for change in changes]
-        return [one.data, as_file(one.pixels), *changed]
+    def _files(self, copied: Sequence[_Copied], changes: Sequence[Change]) -> list[bytes]:
+        """Return what is looked at of each picture: its file, its copy, and the copy changed."""
+        making = [
+            [self._hands.submit(change.apply, one.pixels, one.sha256, self._text) for change in changes]
+            for one in copied
+        ]
+        return [
+            data
+            for one, changed in zip(copied, making, strict=True)
+            for data in (one.data, as_file(one.pixels), *(made.result() for made in changed))
+        ]
