@@ -104,7 +104,7 @@ class Gallery:
         try:
             for start in range(0, len(content_ids), settings.batch_size):
                 batch = content_ids[start : start + settings.batch_size]
-                files = [self._read(name, settings.image_max_bytes) for name in batch]
+                files = [self.read(name, settings.image_max_bytes) for name in batch]
                 seen = iter(decoder([data for data in files if isinstance(data, bytes)]))
                 decoded = [next(seen) if isinstance(data, bytes) else data for data in files]
                 views = [view for image in decoded if not isinstance(image, JobError) for view in image.views]
@@ -118,7 +118,8 @@ class Gallery:
         finally:
             decoder.close()
 
-    def _read(self, content_id: str, max_bytes: int) -> bytes | JobError:
+    def read(self, content_id: str, max_bytes: int) -> bytes | JobError:
+        """Return the bytes of a picture's file, or why it cannot be judged."""
         file = self.find(content_id)
         if file is None:
             return SourceRefused(f"no file for {content_id!r} in {self.directory}")

@@ -15,12 +15,26 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from worker import __version__
-from worker.cli import backtest, bench, calibrate, deliver, demo, explain, inspect, ledger, look, policy, queue, work
+from worker.cli import (
+    backtest,
+    bench,
+    calibrate,
+    deliver,
+    demo,
+    explain,
+    inspect,
+    ledger,
+    look,
+    policy,
+    queue,
+    stress,
+    work,
+)
 from worker.cli.console import print_error
 from worker.errors import SluiceError, UsageError
 
 #: The groups, in the order of `--help`.
-_GROUPS = (demo, work, look, explain, queue, deliver, policy, calibrate, backtest, ledger, bench, inspect)
+_GROUPS = (demo, work, look, explain, queue, deliver, policy, stress, calibrate, backtest, ledger, bench, inspect)
 _EPILOG = """\
 start here:
   sluice demo                              see it work, with a Redis and a model of its own

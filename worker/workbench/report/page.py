@@ -29,6 +29,24 @@ def render(template: str, **values: Any) -> str:
     return _environment().get_template(f"{template}.html.j2").render(**values)
 
 
+def require_writable(file: Path) -> None:
+    """Make sure, before long work, that a page can be written; what is there stays as it is.
+
+    Raises:
+        UsageError: The file cannot be written.
+        Missing: The extra `report` is not installed.
+    """
+    _environment()
+    is_there = file.exists()
+    try:
+        with file.open("ab"):
+            pass
+        if not is_there:
+            file.unlink()
+    except OSError as error:
+        raise UsageError(f"{file}: {error.strerror}; name a file that can be written with --report") from error
+
+
 def write_report(file: Path, page: str) -> None:
     """Write a page.
 
