@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from worker.policy.files import Checked
     from worker.policy.lint import Finding
     from worker.policy.schema import Policy
+    from worker.policy.stored import StoredEmbeddings
     from worker.policy.wording import Page, Seen
-    from worker.workbench.stored import StoredEmbeddings
 
 _MODEL = ("model", "model_revision", "device", "precision", "batch_size")
 
@@ -123,7 +123,7 @@ def _encoder_or_none(options: argparse.Namespace) -> ClipEncoder | None:
 
 
 def _stored(file: Path, encoder: ClipEncoder) -> StoredEmbeddings:
-    from worker.workbench.stored import read_embeddings
+    from worker.policy.stored import read_embeddings
 
     stored = read_embeddings(file)
     stored.require(encoder.name, encoder.dim, file)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.markup import escape
@@ -13,7 +13,7 @@ from worker.cli import desk, fleet, trial, watching
 from worker.cli.console import Commands, add_command, print_json, settings_of
 
 if TYPE_CHECKING:
-    from worker.policy.schema import Policy
+    from worker.policy.schema import Category, Policy
 
 
 def add_commands(commands: Commands) -> None:
@@ -48,10 +48,22 @@ def _show(options: argparse.Namespace) -> int:
         raise PolicyMissing(str(error)) from error
     roles = [role for version, role in policies.at_work() if version.ref == policy.ref]
     if options.json:
-        print_json({"digest": policy.digest, "roles": roles} | policy.model_dump(mode="json", exclude_none=True))
+        print_json({"digest": policy.digest, "roles": roles} | _as_json(policy))
     else:
         _print_policy(policy, roles)
     return 0
+
+
+def _counted(category: Category) -> str:
+    pools = category.exemplars
+    return f"{len(pools.match)} match, {len(pools.unlike)} unlike" if pools else ""
+
+
+def _as_json(policy: Policy) -> dict[str, Any]:
+    """Return what a policy says; of an exemplar where it lies and whose it is, for nobody reads its numbers."""
+    numbers = {"__all__": {"embeddings"}}
+    brief = {"categories": {"__all__": {"exemplars": {"match": numbers, "unlike": numbers}}}}
+    return policy.model_dump(mode="json", exclude_none=True, exclude=brief)
 
 
 def _print_policy(policy: Policy, roles: list[str]) -> None:
@@ -60,12 +72,12 @@ def _print_policy(policy: Policy, roles: list[str]) -> None:
     console.print(
         f"{policy.digest}\ncalibrated for: {escape(', '.join(policy.calibration) or 'no model')}", soft_wrap=True
     )
-    table = Table("category", "review", "block", "prompts", "look-alikes", "what it is")
+    table = Table("category", "review", "block", "prompts", "look-alikes", "exemplars", "what it is")
     table.columns[0].overflow = "fold"
     for name, category in policy.categories.items():
         thresholds = category.thresholds.as_dict()
         shown = [f"{thresholds[key]:g}" if key in thresholds else "" for key in ("review", "block")]
-        counts = (str(len(category.prompts)), str(len(category.look_alikes or ())))
+        counts = (str(len(category.prompts)), str(len(category.look_alikes or ())), _counted(category))
         table.add_row(escape(name), *shown, *counts, escape(" ".join(category.description.split())))
     console.print(table)
     console.print(f"{len(policy.contrast)} sentences of contrast, {len(policy.templates)} templates")

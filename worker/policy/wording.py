@@ -22,6 +22,9 @@ WARNINGS: dict[str, str] = {
     "near-copy": "Two sentences mean the same to the model.",
     "never-wins": "Even an image that shows exactly this prompt stays below its category's lowest threshold.",
     "one-prompt": "A category with one prompt hangs on one wording.",
+    "exemplar-apart": "The model cannot tell an image that matches from one that does not.",
+    "exemplar-model": "An exemplar of another model does not count, and leaves its category uncalibrated.",
+    "exemplar-weak": "The strength is on the wrong side of a threshold, so the image itself is not decided as meant.",
     "threshold-unreached": "No score seen so far reaches the threshold.",
     "unknown-code": "A comment allows a kind of warning that there is not.",
 }
@@ -109,7 +112,26 @@ def warn_of_wording(policy: Policy, page: Page) -> Iterator[Finding]:
         if len(category.prompts) == 1:
             message = "one prompt: the category hangs on one wording; add two or three that say it otherwise"
             yield page.warn("one-prompt", ("categories", name, "prompts", 0), message)
+    yield from warn_of_strength(policy, page)
     yield from page.unknown_codes()
+
+
+def warn_of_strength(policy: Policy, page: Page) -> Iterator[Finding]:
+    """Yield every category whose strength leaves its own exemplars on the wrong side of a threshold."""
+    for name, category in policy.categories.items():
+        exemplars, thresholds = category.exemplars, category.thresholds.as_dict()
+        if exemplars is None:
+            continue
+        path: Path = ("categories", name, "exemplars", "strength")
+        action, highest = max(thresholds.items(), key=lambda item: item[1])
+        if exemplars.match and exemplars.strength < highest:
+            message = f"an image that matches scores {exemplars.strength:g}, below {action} {highest:g}; raise strength"
+            yield page.warn("exemplar-weak", path, message)
+        lowest = min(thresholds.values())
+        if exemplars.unlike and 1 - exemplars.strength >= lowest:
+            score = f"{1 - exemplars.strength:g}"
+            message = f"an image that is unlike scores {score} and reaches the threshold {lowest:g}; raise strength"
+            yield page.warn("exemplar-weak", path, message)
 
 
 def warn_of_thresholds(policy: Policy, page: Page, seen: Seen) -> Iterator[Finding]:
