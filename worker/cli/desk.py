@@ -207,7 +207,7 @@ def _diff(options: argparse.Namespace) -> int:
     from worker.policy.diff import diff
     from worker.policy.files import find_policy
 
-    directory = _directory(options)
+    directory = policies_directory(options)
     before, after = find_policy(options.a, directory), find_policy(options.b, directory)
     changes = diff(before, after)
     if options.json:
@@ -228,7 +228,7 @@ def _new(options: argparse.Namespace) -> int:
     from worker.policy.files import valid_policy, version_files
     from worker.policy.scaffold import SCHEMA_FILE, first_version, next_version, schema_text
 
-    directory = _directory(options)
+    directory = policies_directory(options)
     name = _name(options.id)
     versions = version_files(directory / name)
     version = max(versions, default=0) + 1
@@ -251,7 +251,7 @@ def _new(options: argparse.Namespace) -> int:
     return 0
 
 
-def _directory(options: argparse.Namespace) -> Path:
+def policies_directory(options: argparse.Namespace) -> Path:
     """Return the directory of the policies; an author's files are never those of a registry."""
     policies = settings_of(options).policies
     if policies == "redis":

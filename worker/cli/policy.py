@@ -9,11 +9,11 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from worker.cli import desk, fleet, trial, watching
+from worker.cli import desk, exemplar, fleet, trial, watching
 from worker.cli.console import Commands, add_command, print_json, settings_of
 
 if TYPE_CHECKING:
-    from worker.policy.schema import Category, Policy
+    from worker.policy.schema import Policy
 
 
 def add_commands(commands: Commands) -> None:
@@ -35,6 +35,7 @@ def add_commands(commands: Commands) -> None:
     trial.add_verbs(verbs)
     fleet.add_verbs(verbs)
     watching.add_verbs(verbs)
+    exemplar.add_verbs(verbs)
 
 
 def _show(options: argparse.Namespace) -> int:
@@ -54,11 +55,6 @@ def _show(options: argparse.Namespace) -> int:
     return 0
 
 
-def _counted(category: Category) -> str:
-    pools = category.exemplars
-    return f"{len(pools.match)} match, {len(pools.unlike)} unlike" if pools else ""
-
-
 def _as_json(policy: Policy) -> dict[str, Any]:
     """Return what a policy says; of an exemplar where it lies and whose it is, for nobody reads its numbers."""
     numbers = {"__all__": {"embeddings"}}
@@ -72,12 +68,13 @@ def _print_policy(policy: Policy, roles: list[str]) -> None:
     console.print(
         f"{policy.digest}\ncalibrated for: {escape(', '.join(policy.calibration) or 'no model')}", soft_wrap=True
     )
-    table = Table("category", "review", "block", "prompts", "look-alikes", "exemplars", "what it is")
+    table = Table("category", "review", "block", "prompts", "look-alikes", "what it is")
     table.columns[0].overflow = "fold"
     for name, category in policy.categories.items():
         thresholds = category.thresholds.as_dict()
         shown = [f"{thresholds[key]:g}" if key in thresholds else "" for key in ("review", "block")]
-        counts = (str(len(category.prompts)), str(len(category.look_alikes or ())), _counted(category))
+        counts = (str(len(category.prompts)), str(len(category.look_alikes or ())))
         table.add_row(escape(name), *shown, *counts, escape(" ".join(category.description.split())))
     console.print(table)
-    console.print(f"{len(policy.contrast)} sentences of contrast, {len(policy.templates)} templates")
+    exemplars = f", {count} exemplars" if (count := len(list(policy.exemplars()))) else ""
+    console.print(f"{len(policy.contrast)} sentences of contrast, {len(policy.templates)} templates{exemplars}")

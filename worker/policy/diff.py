@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-from worker.policy.exemplars import KINDS, Exemplar, Exemplars
+from worker.policy.exemplars import DEFAULT_STRENGTH, KINDS, Exemplar, Exemplars
 from worker.policy.schema import Calibration, Category, Policy
 
 Kind = Literal["added", "removed", "reworded", "changed", "renamed", "reordered"]
@@ -163,7 +163,9 @@ def _exemplars(path: str, before: Category, after: Category) -> Iterator[Change]
                 yield Change(f"{path}.{kind}", "changed", *digests)
         if list(gone) != list(come) and gone == come:
             yield Change(f"{path}.{kind}", "reordered", list(gone), list(come))
-    yield from _value(f"{path}.strength", old.strength if old else None, new.strength if new else None)
+    # Pools that come or go are said already; a strength that is none of the usual says more.
+    strengths = [pool.strength if pool else DEFAULT_STRENGTH for pool in (old, new)]
+    yield from _value(f"{path}.strength", *strengths)
 
 
 def _named(exemplars: Exemplars | None, kind: str) -> dict[str, Exemplar]:

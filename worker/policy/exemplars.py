@@ -22,6 +22,8 @@ REF_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,127}\.npz#[^\x00-\x1f\x7f]{1,500}$"
 FINDER = "exemplar_finder"
 #: More numbers than any checkpoint's embedding has, and more views of one image than an author can mean.
 MAX_DIM, MAX_VIEWS = 16_384, 64
+#: What `strength` is where a policy says nothing: above the thresholds that policies usually have.
+DEFAULT_STRENGTH = 0.98
 #: How far a row may be from unit length: it was float32 when it was written.
 _UNIT_TOLERANCE = 1e-3
 
@@ -62,7 +64,7 @@ class Exemplar(_Strict):
             return value
         if not isinstance(value, str):
             raise ValueError("should be FILE.npz#NAME in quotes, the file beside this one")  # noqa: TRY004 - pydantic's
-        return (find or nowhere)(value)
+        return (find or nowhere)(value).model_dump()
 
     @model_validator(mode="after")
     def _is_sound(self) -> Exemplar:
@@ -125,7 +127,7 @@ class Exemplars(_Strict):
     strength: Annotated[
         float,
         Field(gt=0.5, lt=1, description="Score of a `match` image itself; that of an `unlike` image is 1 less this."),
-    ] = 0.98
+    ] = DEFAULT_STRENGTH
 
     def pools(self) -> Iterator[tuple[Kind, int, Exemplar]]:
         """Yield each exemplar with its pool and its place there."""
