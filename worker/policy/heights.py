@@ -31,7 +31,7 @@ def heights_of(standing: Standing, apart: Floats, bias: float, needed: float) ->
     A match outdoes the weighed contrast there so far that the score is the strength or more; an image that is unlike
     outdoes the prompts so far that the score is one less the strength, or less. The same holds against exemplars of
     the other pool, as far as the model can tell the two images apart: of two that lie nearer than `needed`, both
-    stand equally high, the nearer one wins, and half-way between them the score is 0.5.
+    stand equally high, so that the nearer one wins, and half-way between them the score is about 0.5.
 
     Args:
         standing: What the sentences say, n images.
