@@ -43,9 +43,8 @@ def judged(redis_server: str) -> Iterator[tuple[App, dict[str, Verdict], dict[st
     app = sluice.build(settings, connection=None)
     try:
         batch = app.pipeline.judge(app.pipeline.prepare(jobs()))
-        seen = {
-            file.stem: halves(rows) for file, rows in zip(DRAWINGS, batch.embeddings, strict=True) if rows is not None
-        }
+        rows = dict(zip((file.stem for file in DRAWINGS), batch.embeddings, strict=True))
+        seen = {name: halves(found) for name, found in rows.items() if found is not None}
         yield app, verdicts(app), seen
     finally:
         app.close()
@@ -97,6 +96,12 @@ def run(capsys: pytest.CaptureFixture[str], *arguments: object) -> dict[str, obj
     return found
 
 
+def cosine(one: bytes, other: bytes) -> float:
+    """How alike two images are at most, by their views."""
+    rows = [np.frombuffer(data, "<f2").reshape(-1, 192).astype(np.float32) for data in (one, other)]
+    return float((rows[0] @ rows[1].T).max())
+
+
 def judge_with(app: App, directory: Path, version: int) -> dict[str, Verdict]:
     app.pipeline.policies = load_directory(directory)
     return verdicts(app, f"demo@{version}")
@@ -108,7 +113,7 @@ def test_a_correction_flips_the_upload_and_leaves_every_other_drawing_as_it_was(
     desk: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    app, before, _ = judged
+    app, before, seen = judged
     assert (before[MISSED].action, before[FLAGGED].action) == ("allow", "block")
     assert len(before) == 25
 
@@ -126,11 +131,16 @@ def test_a_correction_flips_the_upload_and_leaves_every_other_drawing_as_it_was(
     third = judge_with(app, desk, 3)
     assert actions(third) == actions(before) | {MISSED: "block", FLAGGED: "allow"}
     assert third[FLAGGED].categories["drugs"].contrast == f"exemplar {FLAGGED}"
+    moved = {}
     for name, verdict in third.items():
         for category, found in verdict.categories.items():
             if (name, category) not in {(MISSED, "weapons"), (FLAGGED, "drugs")}:
-                assert found.score == pytest.approx(before[name].categories[category].score, abs=0.03)
                 assert found.action == before[name].categories[category].action
+                moved[name, category] = abs(found.score - before[name].categories[category].score)
+    # To the packaged model a syringe and a kitchen knife are nearly one drawing (cosine 0.83); nothing else is near.
+    near = {("kitchen-knife-noto", "drugs")}
+    assert cosine(seen["kitchen-knife-noto"], seen[FLAGGED]) > 0.8
+    assert max(change for which, change in moved.items() if which not in near) < 0.01
 
 
 def test_what_is_taken_back_is_as_if_it_had_never_been(
@@ -186,7 +196,7 @@ def test_an_upload_that_redis_forgot_is_found_in_the_archive(
     adding = ["add", "demo", MISSED, "--category", "weapons", "--as", "match"]
 
     assert main(["policy", "exemplar", *adding]) == 3
-    assert f"the ledger has no upload {MISSED}; name an archive with --ledger" in capsys.readouterr().err
+    assert f"the ledger has no upload {MISSED}; name the archive with --ledger" in capsys.readouterr().err
     assert not list(desk.glob("demo/exemplar-*"))
     told = run(capsys, *adding, "--ledger", shelf)
     assert told["action"] == {"before": "allow", "after": "block"}
