@@ -6,6 +6,7 @@ error, or the set that was there before.
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -24,6 +25,7 @@ from worker.settings import Settings, mask_url
 if TYPE_CHECKING:
     # Whoever only looks for policies brings no model in.
     from worker.encoder.clip import ClipEncoder
+log = logging.getLogger(__name__)
 
 #: Longest wait for an answer of the memo, and of the registry.
 _MEMO_SECONDS = 2.0
@@ -126,6 +128,13 @@ class CompiledPolicies:
     def __call__(self, policy: Policy) -> CompiledPolicy:
         """Return the policy under this encoder."""
         if policy.digest not in self._by_digest:
+            others = [found.ref for _, found in policy.exemplars() if found.model != self._encoder.name]
+            if others:
+                log.warning(
+                    "%s: %d exemplars do not count under %s, and leave it uncalibrated (the first is %s); "
+                    "add them again with that model",
+                    policy.ref, len(others), self._encoder.name, others[0],
+                )  # fmt: skip
             self._by_digest[policy.digest] = compile_policy(
                 policy, self._embed_texts, self._encoder.logit_scale, self._encoder.name
             )

@@ -37,7 +37,7 @@ _ROUNDINGS = 4.0
 class Pooled:
     """What a category's numbers weigh against each other: `(views, categories)` each, in logits."""
 
-    #: `logsumexp` of the category's prompts.
+    #: `logsumexp` of the category's prompts, and of exemplars that match.
     prompts: Floats
     #: `logsumexp` of the policy's contrast and the category's look-alikes.
     contrast: Floats
@@ -48,7 +48,8 @@ def score(embeddings: Matrix, compiled: CompiledPolicy) -> Scores:
 
     For a category with prompt logits p and contrast logits q (the policy's contrast and the category's look-alikes):
     `margin = logsumexp(p) - w * logsumexp(q)` and `score = sigmoid((margin - bias) / temperature)`. Uncalibrated
-    (w = 1, bias 0, temperature 1) the score is the softmax mass that falls on the category's prompts.
+    (w = 1, bias 0, temperature 1) the score is the softmax mass that falls on the category's prompts. Exemplars that
+    match join the prompts, and those that are unlike join the weighed contrast.
 
     A view's scores do not depend, to the last bit, on what else is scored in the same call: its products with the
     sentences add up without rounding.
@@ -78,7 +79,7 @@ def pool(embeddings: Matrix, compiled: CompiledPolicy) -> Pooled:
         compiled: The policy under the encoder that made the embeddings.
 
     Returns:
-        What `score` makes margins of: `prompts - w * contrast`.
+        What `score` makes margins of: `prompts - w * contrast`, where the category has no exemplars that are unlike.
     """
     blocks = [
         _pools(_logits(embeddings[start : start + BLOCK_ROWS], compiled), compiled)
@@ -105,6 +106,8 @@ def score_roughly(embeddings: Matrix, compiled: CompiledPolicy) -> Floats:
     """
     logits = compiled.sentences @ embeddings.T
     logits *= np.float32(compiled.logit_scale)
+    if compiled.offsets is not None:
+        logits -= compiled.offsets[:, None].astype(np.float32)
     return _weigh(logits, compiled)[1].T.astype(np.float64)
 
 
@@ -139,6 +142,8 @@ def _logits(embeddings: Matrix, compiled: CompiledPolicy) -> Logits:
     """Return `(sentences, views)`; of one view twice the same."""
     logits = compiled.on_grid @ to_grid(embeddings).T
     logits *= compiled.logit_scale / GRID**2
+    if compiled.offsets is not None:
+        logits -= compiled.offsets[:, None]
     # numpy adds up the only column of an array in another order than columns that have neighbours.
     return logits.repeat(2, axis=1) if len(embeddings) == 1 else logits
 
@@ -152,6 +157,8 @@ def _pools(logits: Logits, compiled: CompiledPolicy) -> tuple[Logits, Logits]:
         look_alikes = logits[category.look_alikes]
         against[place] = np.logaddexp(contrast, _logsumexp(look_alikes)) if len(look_alikes) else contrast
         prompts[place] = _logsumexp(logits[category.prompts])
+        if len(match := logits[category.match]):
+            prompts[place] = np.logaddexp(prompts[place], _logsumexp(match))
     return prompts, against
 
 
@@ -161,7 +168,10 @@ def _weigh(logits: Logits, compiled: CompiledPolicy) -> tuple[Logits, Logits]:
     scores = np.empty_like(margins)
     for place, category in enumerate(compiled.categories):
         calibration = category.calibration
-        margins[place] -= calibration.contrast_weight * against[place]
+        against[place] *= calibration.contrast_weight
+        if len(unlike := logits[category.unlike]):
+            against[place] = np.logaddexp(against[place], _logsumexp(unlike))
+        margins[place] -= against[place]
         scores[place] = (margins[place] - calibration.bias) / calibration.temperature
     return margins, _sigmoid(scores)
 
@@ -179,6 +189,14 @@ def _winners(logits: Logits, compiled: CompiledPolicy) -> tuple[Indices, Indices
         if len(look_alikes):
             wins = np.maximum.reduce(look_alikes) > best_logits
             np.copyto(contrasts[place], category.look_alikes.start + look_alikes.argmax(axis=0), where=wins)
+        for pool_of, winners, weight in (
+            (category.match, prompts[place], 1.0),
+            (category.unlike, contrasts[place], category.calibration.contrast_weight),
+        ):
+            if len(exemplars := logits[pool_of]):
+                highest = weight * np.take_along_axis(logits, winners[None], axis=0)[0]
+                wins = np.maximum.reduce(exemplars) > highest
+                np.copyto(winners, pool_of.start + exemplars.argmax(axis=0), where=wins)
     return prompts, contrasts
 
 

@@ -13,9 +13,9 @@ from worker.encoder.clip import ClipEncoder, load_encoder
 from worker.policy.files import check_files, valid_policy
 from worker.policy.lint import Finding, lint_policy
 from worker.policy.scaffold import first_version
+from worker.policy.stored import read_embeddings
 from worker.policy.wording import Page, warn_of_wording
 from worker.workbench.advise import COPY_WITHIN, NEARER_BY, advise, typical_distance
-from worker.workbench.stored import read_embeddings
 
 POLICIES = Path(__file__).parents[2] / "policies"
 DRAWINGS = Path(__file__).parents[2] / "worker" / "cli" / "demo_images"

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from worker.policy.files import Checked
     from worker.policy.lint import Finding
     from worker.policy.schema import Policy
+    from worker.policy.stored import StoredEmbeddings
     from worker.policy.wording import Page, Seen
-    from worker.workbench.stored import StoredEmbeddings
 
 _MODEL = ("model", "model_revision", "device", "precision", "batch_size")
 
@@ -123,7 +123,7 @@ def _encoder_or_none(options: argparse.Namespace) -> ClipEncoder | None:
 
 
 def _stored(file: Path, encoder: ClipEncoder) -> StoredEmbeddings:
-    from worker.workbench.stored import read_embeddings
+    from worker.policy.stored import read_embeddings
 
     stored = read_embeddings(file)
     stored.require(encoder.name, encoder.dim, file)
@@ -207,7 +207,7 @@ def _diff(options: argparse.Namespace) -> int:
     from worker.policy.diff import diff
     from worker.policy.files import find_policy
 
-    directory = _directory(options)
+    directory = policies_directory(options)
     before, after = find_policy(options.a, directory), find_policy(options.b, directory)
     changes = diff(before, after)
     if options.json:
@@ -228,7 +228,7 @@ def _new(options: argparse.Namespace) -> int:
     from worker.policy.files import valid_policy, version_files
     from worker.policy.scaffold import SCHEMA_FILE, first_version, next_version, schema_text
 
-    directory = _directory(options)
+    directory = policies_directory(options)
     name = _name(options.id)
     versions = version_files(directory / name)
     version = max(versions, default=0) + 1
@@ -251,7 +251,7 @@ def _new(options: argparse.Namespace) -> int:
     return 0
 
 
-def _directory(options: argparse.Namespace) -> Path:
+def policies_directory(options: argparse.Namespace) -> Path:
     """Return the directory of the policies; an author's files are never those of a registry."""
     policies = settings_of(options).policies
     if policies == "redis":

@@ -14,6 +14,7 @@ import redis
 from worker.cli.registry import REGISTRY, add, connect, hint, say, split
 from worker.errors import PolicyConflict, PolicyInvalid, PolicyMissing, UsageError
 from worker.policy import changes
+from worker.policy.beside import Beside
 from worker.policy.files import read_text
 from worker.policy.fleet import Fleet
 from worker.policy.lint import lint_policy
@@ -102,7 +103,7 @@ def _read(files: list[Path]) -> list[tuple[str, Policy]]:
         wrong += [str(finding) for finding in findings]
         if policy is not None:
             text = read_text(file)
-            if lint_policy(text, str(file))[0] != policy:
+            if lint_policy(text, str(file), exemplars=Beside(file.parent))[0] != policy:
                 raise PolicyConflict(f"{file} changed while it was read; run it again")
             found.append((text, policy))
     if wrong:

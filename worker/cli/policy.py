@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from worker.cli import desk, fleet, port, trial, watching
+from worker.cli import desk, exemplar, fleet, port, trial, watching
 from worker.cli.console import Commands, add_command, print_json, settings_of
 
 if TYPE_CHECKING:
@@ -37,6 +37,7 @@ def add_commands(commands: Commands) -> None:
     port.add_verbs(verbs)
     fleet.add_verbs(verbs)
     watching.add_verbs(verbs)
+    exemplar.add_verbs(verbs)
 
 
 def _show(options: argparse.Namespace) -> int:
@@ -50,10 +51,17 @@ def _show(options: argparse.Namespace) -> int:
         raise PolicyMissing(str(error)) from error
     roles = [role for version, role in policies.at_work() if version.ref == policy.ref]
     if options.json:
-        print_json({"digest": policy.digest, "roles": roles} | policy.model_dump(mode="json", exclude_none=True))
+        print_json({"digest": policy.digest, "roles": roles} | _as_json(policy))
     else:
         _print_policy(policy, roles)
     return 0
+
+
+def _as_json(policy: Policy) -> dict[str, Any]:
+    """Return what a policy says; of an exemplar where it lies and whose it is, for nobody reads its numbers."""
+    numbers = {"__all__": {"embeddings"}}
+    brief = {"categories": {"__all__": {"exemplars": {"match": numbers, "unlike": numbers}}}}
+    return policy.model_dump(mode="json", exclude_none=True, exclude=brief)
 
 
 def _print_policy(policy: Policy, roles: list[str]) -> None:
@@ -70,7 +78,8 @@ def _print_policy(policy: Policy, roles: list[str]) -> None:
         counts = (str(len(category.prompts)), str(len(category.look_alikes or ())))
         table.add_row(escape(name), *shown, *counts, escape(" ".join(category.description.split())))
     console.print(table)
-    console.print(f"{len(policy.contrast)} sentences of contrast, {len(policy.templates)} templates")
+    exemplars = f", {count} exemplars" if (count := len(list(policy.exemplars()))) else ""
+    console.print(f"{len(policy.contrast)} sentences of contrast, {len(policy.templates)} templates{exemplars}")
 
 
 def _models(policy: Policy) -> Iterator[str]:

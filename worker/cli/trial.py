@@ -98,7 +98,7 @@ class _Shelf:
         Raises:
             EmbeddingsUnusable: A file is not there, is of another model, or lacks a case.
         """
-        from worker.workbench.stored import EmbeddingsUnusable, read_embeddings
+        from worker.policy.stored import EmbeddingsUnusable, read_embeddings
 
         found = self._look([case for case in cases if case.embedding is None], encoder, settings)
         for name in _files(cases):
@@ -119,7 +119,7 @@ class _Shelf:
         Raises:
             UsageError: None does, one lacks its picture, or a picture cannot be judged; nothing is written then.
         """
-        from worker.workbench.stored import StoredEmbeddings
+        from worker.policy.stored import StoredEmbeddings
 
         recorded = [case for case in cases if case.embedding is not None]
         bare = [case.name for case in recorded if case.image is None]

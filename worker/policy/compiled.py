@@ -1,4 +1,4 @@
-"""A policy made ready for one encoder: every sentence a row of a matrix, every category a slice of it.
+"""A policy made ready for one encoder: every sentence and exemplar a row of a matrix, every category slices of it.
 
 In: `Policy` and the encoder's text tower. Out: `CompiledPolicy`, and the `Scores` that `scoring` fills in for it.
 """
@@ -6,11 +6,14 @@ In: `Policy` and the encoder's text tower. Out: `CompiledPolicy`, and the `Score
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
 
+from worker.errors import PolicyInvalid
+from worker.policy.exemplars import Exemplar, Exemplars
+from worker.policy.heights import Standing, heights_of
 from worker.policy.schema import Calibration, Policy
 
 Matrix = npt.NDArray[np.float32]
@@ -32,6 +35,9 @@ class CompiledCategory:
     prompts: slice
     look_alikes: slice
     calibration: Calibration
+    #: Rows of its exemplars, which come after all sentences.
+    match: slice = field(default_factory=lambda: slice(0, 0))
+    unlike: slice = field(default_factory=lambda: slice(0, 0))
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,22 +45,25 @@ class CompiledPolicy:
     """A policy under one encoder."""
 
     policy: Policy
-    #: `(sentences, dim)`, unit rows: the contrast pool, then each category's prompts and look-alikes.
+    #: `(rows, dim)`, unit rows: the contrast pool, then each category's prompts and look-alikes, then exemplars.
     sentences: Matrix
-    #: The sentence of each row.
+    #: The sentence of each row; of an exemplar `exemplar NAME`.
     texts: tuple[str, ...]
     #: Rows of the policy's contrast pool.
     contrast: slice
     categories: tuple[CompiledCategory, ...]
     #: `exp` of the checkpoint's logit scale: logits per unit of similarity.
     logit_scale: float
-    #: Whether every category has a calibration for this encoder.
+    #: Whether every category has a calibration for this encoder, and no exemplar is another's.
     calibrated: bool
     #: The sentences times `GRID`, whole numbers.
     on_grid: Floats = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "on_grid", to_grid(self.sentences))
+
+    #: `(rows,)`: what is taken from each row's logits; None where there are no exemplars.
+    offsets: Floats | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,9 +74,9 @@ class Scores:
     score: Floats
     #: Logits.
     margin: Floats
-    #: Row of the sentence with the highest logit among the category's prompts.
+    #: Row of the sentence with the highest logit among the category's prompts, or of the exemplar that outdoes it.
     prompt: Indices
-    #: Row of the sentence with the highest logit among contrast and look-alikes.
+    #: Row of the sentence with the highest logit among contrast and look-alikes, or of the exemplar that outdoes it.
     contrast: Indices
 
     def rows(self, views: slice) -> Scores:
@@ -76,16 +85,19 @@ class Scores:
 
 
 def compile_policy(policy: Policy, embed_texts: EmbedTexts, logit_scale: float, model: str) -> CompiledPolicy:
-    """Embed a policy's sentences.
+    """Embed a policy's sentences, and put its exemplars beside them.
 
     Args:
         policy: What to compile.
         embed_texts: The text tower: n sentences to `(n, dim)` float32, unit rows.
         logit_scale: Logits per unit of similarity.
-        model: `id@revision`, under which the policy's calibration is looked up.
+        model: `id@revision`, under which the policy's calibration is looked up. Another model's exemplars are left out.
 
     Returns:
         The compiled policy. Templates are averaged in embedding space and renormalised.
+
+    Raises:
+        PolicyInvalid: An exemplar of this model has embeddings of another size.
 
     Source:
         Radford et al. 2021, "Learning Transferable Visual Models From Natural Language Supervision", section 3.1.4.
@@ -100,7 +112,7 @@ def compile_policy(policy: Policy, embed_texts: EmbedTexts, logit_scale: float, 
         texts += category.look_alikes or ()
         calibration = calibrations.get(name, Calibration())
         categories.append(CompiledCategory(name, slice(start, middle), slice(middle, len(texts)), calibration))
-    return CompiledPolicy(
+    sentences_alone = CompiledPolicy(
         policy=policy,
         sentences=embed_averaged(texts, policy.templates, embed_texts),
         texts=tuple(texts),
@@ -109,6 +121,66 @@ def compile_policy(policy: Policy, embed_texts: EmbedTexts, logit_scale: float, 
         logit_scale=logit_scale,
         calibrated=policy.is_calibrated_for(model),
     )
+    has_exemplars = any(exemplar.model == model for _, exemplar in policy.exemplars())
+    return _with_exemplars(sentences_alone, model) if has_exemplars else sentences_alone
+
+
+def _with_exemplars(compiled: CompiledPolicy, model: str) -> CompiledPolicy:
+    """Append the exemplars of a model to a policy's rows."""
+    rows, texts = [compiled.sentences], [*compiled.texts]
+    offsets = [np.zeros(len(texts))]
+    categories = []
+    for category in compiled.categories:
+        exemplars = compiled.policy.categories[category.name].exemplars
+        if exemplars is None:
+            categories.append(category)
+            continue
+        start = len(texts)
+        match = _rows_of(exemplars.match, model, compiled, texts)
+        middle = len(texts)
+        unlike = _rows_of(exemplars.unlike, model, compiled, texts)
+        rows += [match, unlike]
+        offsets.append(_offsets_in(compiled, category, exemplars, match, unlike))
+        categories.append(replace(category, match=slice(start, middle), unlike=slice(middle, len(texts))))
+    return replace(
+        compiled,
+        sentences=np.concatenate(rows),
+        texts=tuple(texts),
+        categories=tuple(categories),
+        offsets=np.concatenate(offsets),
+    )
+
+
+def _rows_of(pool: Sequence[Exemplar], model: str, compiled: CompiledPolicy, texts: list[str]) -> Matrix:
+    """Return the embeddings of a model's exemplars, `(rows, dim)`; what each row is called is added to `texts`."""
+    dim = compiled.sentences.shape[1]
+    rows: list[Matrix] = [np.zeros((0, dim), np.float32)]
+    for exemplar in pool:
+        if exemplar.model != model:
+            continue
+        if exemplar.dim != dim:
+            what = f"{compiled.policy.ref}: {exemplar.ref} has {exemplar.dim} numbers, and {model} makes {dim}"
+            raise PolicyInvalid([f"{what}; record it again"])
+        rows.append(exemplar.rows())
+        texts += [f"exemplar {exemplar.name}"] * len(rows[-1])
+    return np.concatenate(rows)
+
+
+def _offsets_in(
+    compiled: CompiledPolicy, category: CompiledCategory, exemplars: Exemplars, match: Matrix, unlike: Matrix
+) -> Floats:
+    """Return the offsets of a category's exemplars: those that match, then those that do not."""
+    images = np.concatenate([match, unlike])
+    logits = (compiled.logit_scale * (images @ compiled.sentences.T)).astype(np.float64)
+    contrast = np.concatenate([logits[:, compiled.contrast], logits[:, category.look_alikes]], axis=1)
+    standing = Standing(
+        prompts=np.logaddexp.reduce(logits[:, category.prompts], axis=1),
+        contrast=category.calibration.contrast_weight * np.logaddexp.reduce(contrast, axis=1),
+        is_match=np.arange(len(images)) < len(match),
+    )
+    calibration = category.calibration
+    apart = compiled.logit_scale * (1.0 - (images @ images.T).astype(np.float64))
+    return compiled.logit_scale - heights_of(standing, apart, calibration.bias, calibration.logits(exemplars.strength))
 
 
 def embed_averaged(texts: Sequence[str], templates: Sequence[str], embed_texts: EmbedTexts) -> Matrix:

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
+from worker.policy.exemplars import DEFAULT_STRENGTH, KINDS, Exemplar, Exemplars
 from worker.policy.schema import Calibration, Category, Policy
 
 Kind = Literal["added", "removed", "reworded", "changed", "renamed", "reordered"]
@@ -147,10 +148,36 @@ def _summary(category: Category) -> dict[str, Any]:
     return {"prompts": "; ".join(category.prompts)} | category.thresholds.as_dict()
 
 
+def _exemplars(path: str, before: Category, after: Category) -> Iterator[Change]:
+    old, new = before.exemplars, after.exemplars
+    for kind in KINDS:
+        gone, come = (_named(pool, kind) for pool in (old, new))
+        for name in gone:
+            if name not in come:
+                yield Change(f"{path}.{kind}", "removed", name, None)
+        for name, exemplar in come.items():
+            if name not in gone:
+                yield Change(f"{path}.{kind}", "added", None, name)
+            elif exemplar != gone[name]:
+                digests = (f"{name} ({gone[name].digest})", f"{name} ({exemplar.digest})")
+                yield Change(f"{path}.{kind}", "changed", *digests)
+        if list(gone) != list(come) and gone == come:
+            yield Change(f"{path}.{kind}", "reordered", list(gone), list(come))
+    # Pools that come or go are said already; a strength that is none of the usual says more.
+    strengths = [pool.strength if pool else DEFAULT_STRENGTH for pool in (old, new)]
+    yield from _value(f"{path}.strength", *strengths)
+
+
+def _named(exemplars: Exemplars | None, kind: str) -> dict[str, Exemplar]:
+    """Return one pool by ref; a ref stands once in it."""
+    return {exemplar.ref: exemplar for exemplar in getattr(exemplars, kind, ())}
+
+
 def _category(path: str, before: Category, after: Category) -> Iterator[Change]:
     yield from _value(f"{path}.description", before.description, after.description)
     yield from _sentences(f"{path}.prompts", before.prompts, after.prompts)
     yield from _sentences(f"{path}.look_alikes", before.look_alikes or (), after.look_alikes or ())
+    yield from _exemplars(f"{path}.exemplars", before, after)
     for name in ("review", "block"):
         yield from _value(
             f"{path}.thresholds.{name}", getattr(before.thresholds, name), getattr(after.thresholds, name)

@@ -15,6 +15,7 @@ from pydantic import ValidationError
 
 from worker.errors import PolicyConflict, PolicyInvalid, PolicyMissing
 from worker.policy.changes import State
+from worker.policy.exemplars import carried
 from worker.policy.lint import lint_policy
 from worker.policy.registry import PolicySet
 from worker.policy.schema import Policy
@@ -164,9 +165,10 @@ class Fleet:
             try:
                 told = json.loads(row)
                 text, author, created_at = (str(told[field]) for field in ("text", "author", "created_at"))
+                exemplars = carried(dict(told.get("exemplars", {})))
             except (ValueError, KeyError, TypeError) as error:
                 raise PolicyInvalid([f"{where}: not written by `sluice policy publish`; remove it"]) from error
-            policy, findings = lint_policy(text, where, (name, int(number)))
+            policy, findings = lint_policy(text, where, (name, int(number)), exemplars)
             if policy is None:
                 raise PolicyInvalid([str(finding) for finding in findings])
             self._checked[key] = Published(policy, text, author, created_at)
@@ -174,7 +176,10 @@ class Fleet:
 
 
 def versions_key(policy: str) -> str:
-    """Return the key of the hash of a policy's versions: number to JSON of text, digest, author and time."""
+    """Return the key of the hash of a policy's versions: number to JSON of text, digest, author and time.
+
+    A version with exemplars carries them under `exemplars`, by ref: no file lies beside it there.
+    """
     return f"{PREFIX}{policy}:versions"
 
 

@@ -15,6 +15,7 @@ from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
 
 from pydantic import BaseModel, RootModel, ValidationError
 
+from worker.policy.exemplars import FINDER, Exemplar, Finder, nowhere
 from worker.policy.places import Path, Places, read_yaml
 from worker.policy.rollout import RolloutFile
 from worker.policy.schema import DIGEST_PATTERN, NAME_PATTERN, Policy
@@ -57,6 +58,8 @@ _QUOTE.maxlevel, _QUOTE.maxlist, _QUOTE.maxdict = 2, 3, 3
 _QUOTE.maxstring = _QUOTE.maxlong = _QUOTE.maxother = 60
 #: Characters of a key, and bits of a number, above which it is not quoted whole.
 _LONG = 200
+#: All embeddings of a policy, in characters of base64: a version is carried whole, in Redis and between processes.
+_MAX_EXEMPLARS = 8 * 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,19 +87,24 @@ class Finding:
         return asdict(self)
 
 
-def lint_policy(text: str, file: str, named: tuple[str, int] | None = None) -> tuple[Policy | None, list[Finding]]:
+def lint_policy(
+    text: str, file: str, named: tuple[str, int] | None = None, exemplars: Finder = nowhere
+) -> tuple[Policy | None, list[Finding]]:
     """Check one policy file.
 
     Args:
         text: Its content.
         file: What to call it in findings.
         named: The id and version that its path says, if its path says them.
+        exemplars: Knows the embeddings that the file names.
 
     Returns:
         The policy when there is no error, and every finding in the order of the file.
     """
-    policy, findings, places, data = validate(Policy, text, file, "`sluice schema policy` shows what")
+    belongs = "`sluice schema policy` shows what"
+    policy, findings, places, data = validate(Policy, text, file, belongs, {FINDER: exemplars})
     wrong = [*_meaning(data), *(_misnamed(policy, *named) if policy and named else ())]
+    wrong += _exemplars(policy) if policy else ()
     findings += [finding_at(file, places, path, message, key=path[0] == "calibration") for path, message in wrong]
     return (policy if not findings else None), in_order(findings)
 
@@ -125,7 +133,9 @@ def in_order(findings: list[Finding]) -> list[Finding]:
     return sorted(findings, key=lambda finding: (finding.line, finding.column))
 
 
-def validate(model: type[_M], text: str, file: str, belongs: str) -> tuple[_M | None, list[Finding], Places, Any]:
+def validate(
+    model: type[_M], text: str, file: str, belongs: str, context: dict[str, Any] | None = None
+) -> tuple[_M | None, list[Finding], Places, Any]:
     """Check the shape of a file.
 
     Args:
@@ -133,6 +143,7 @@ def validate(model: type[_M], text: str, file: str, belongs: str) -> tuple[_M | 
         text: Its content.
         file: What to call it in findings.
         belongs: What is said to belong in it where it is empty.
+        context: What validators need beside the file.
 
     Returns:
         What it is, when its shape is right; every finding so far; where everything stands; its plain data.
@@ -144,7 +155,7 @@ def validate(model: type[_M], text: str, file: str, belongs: str) -> tuple[_M | 
             findings.append(Finding(file, 1, 1, "", f"the file is empty; {belongs} belongs in it"))
         return None, findings, places, data
     try:
-        return model.model_validate(data), findings, places, data
+        return model.model_validate(data, context=context), findings, places, data
     except ValidationError as error:
         wrong = [item for item in error.errors(include_url=False) if not _is_echo(item)]
         findings += [_from_pydantic(file, places, model, item) for item in wrong]
@@ -250,6 +261,25 @@ def _meaning(data: object) -> Iterator[tuple[Path, str]]:
             close = difflib.get_close_matches(str(name), [str(known) for known in categories], n=1)
             hint = f"did you mean {_dotted((close[0],))}?" if close else "remove it"
             yield ("calibration", model, name), f"there is no category of this name; {hint}"
+
+
+def _exemplars(policy: Policy) -> Iterator[tuple[Path, str]]:
+    """Yield exemplars that cannot all count: copies and contradictions, other sizes, more than can be carried."""
+    first: dict[tuple[str, str], Path] = {}
+    dims: dict[str, Exemplar] = {}
+    total = 0
+    for (name, kind, index), exemplar in policy.exemplars():
+        path: Path = ("categories", name, "exemplars", kind, index)
+        known = first.setdefault((name, exemplar.embeddings), path)
+        if known != path:
+            yield path, f"is the same image as {_dotted(known)}; remove one"
+        other = dims.setdefault(exemplar.model, exemplar)
+        if other.dim != exemplar.dim:
+            sizes = f"{exemplar.dim} numbers, and {_quote(other.ref)} of the same model {other.dim}"
+            yield path, f"has {sizes}; record it again"
+        total += len(exemplar.embeddings)
+        if total > _MAX_EXEMPLARS > total - len(exemplar.embeddings):
+            yield path, f"all exemplars up to here are larger than {_MAX_EXEMPLARS} bytes; remove some"
 
 
 def _at(data: object, path: Path) -> object:

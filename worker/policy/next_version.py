@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from worker.errors import Missing, PolicyConflict, PolicyInvalid, UsageError
+from worker.policy.beside import Beside
 from worker.policy.files import read_text, valid_policy, version_files
 from worker.policy.lint import lint_policy
 from worker.policy.schema import Policy
@@ -42,7 +43,7 @@ def write_next(file: Path, edit: Edit) -> tuple[Path, Policy]:
     version = max([0, *version_files(file.parent)]) + 1
     target = file.parent / f"v{version}.yaml"
     text = edited(read_text(file), version, edit)
-    policy, findings = lint_policy(text, str(target), (file.absolute().parent.name, version))
+    policy, findings = lint_policy(text, str(target), (file.absolute().parent.name, version), Beside(file.parent))
     if policy is None:
         raise PolicyInvalid([str(finding) for finding in findings])
     _put(target, text)

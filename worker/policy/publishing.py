@@ -17,6 +17,7 @@ from redis.client import Pipeline
 
 from worker.errors import PolicyConflict, PolicyMissing
 from worker.policy.changes import State
+from worker.policy.exemplars import to_carry
 from worker.policy.fleet import HISTORY, IDS, REVISION, Fleet, state_key, versions_key
 from worker.policy.rollout import Rollout
 from worker.policy.schema import Policy
@@ -43,7 +44,7 @@ class Author:
 
         Args:
             text: The file.
-            policy: What it says.
+            policy: What it says; its exemplars are stored with it.
 
         Returns:
             Whether it is new; False where the same was published before.
@@ -52,7 +53,12 @@ class Author:
             PolicyConflict: The version was published with other words; names the next free one.
         """
         key = versions_key(policy.policy)
-        row = json.dumps({"text": text, "digest": policy.digest, "author": self._name, "created_at": utc_now()})
+        told: dict[str, Any] = {
+            "text": text, "digest": policy.digest, "author": self._name, "created_at": utc_now(),
+        }  # fmt: skip
+        if exemplars := {exemplar.ref: to_carry(exemplar) for _, exemplar in policy.exemplars()}:
+            told["exemplars"] = exemplars
+        row = json.dumps(told)
 
         def write(transaction: Pipeline) -> bool:
             known: Any = transaction.hgetall(key)

@@ -14,6 +14,7 @@ from pathlib import Path
 from pydantic import TypeAdapter
 
 from worker.errors import PolicyInvalid, PolicyMissing, UnknownPolicy
+from worker.policy.beside import Beside
 from worker.policy.lint import Finding, lint_policy, lint_rollout
 from worker.policy.places import MAX_BYTES
 from worker.policy.rollout import Rollout
@@ -114,7 +115,8 @@ def lint_policy_file(file: Path) -> tuple[Policy | None, list[Finding]]:
     if text is None:
         return None, findings
     match = VERSION_FILE.fullmatch(file.name)
-    policy, findings = lint_policy(text, str(file), (file.absolute().parent.name, int(match[1])) if match else None)
+    named = (file.absolute().parent.name, int(match[1])) if match else None
+    policy, findings = lint_policy(text, str(file), named, Beside(file.parent))
     if match is None and _ALMOST_A_VERSION.fullmatch(file.name):
         findings.insert(0, Finding(str(file), 1, 1, "", "not the name of a version; call it v1.yaml, v2.yaml, …"))
     return (policy if not findings else None), findings

@@ -7,10 +7,23 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
+from collections.abc import Iterator
 from functools import cached_property
-from typing import Annotated
+from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    StringConstraints,
+    model_serializer,
+    model_validator,
+)
+
+from worker.policy.exemplars import Exemplar, Exemplars, Kind
 
 #: What a policy or category may be called; it becomes a metric label and part of a file name.
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$"
@@ -82,6 +95,16 @@ class Category(_Strict):
         Field(description="Captions of innocent things that resemble it; they lower its score, only here."),
     ] = None
     thresholds: Annotated[Thresholds, Field(description="Scores from which something happens: review, block or both.")]
+    exemplars: Annotated[
+        Exemplars | None,
+        Field(description="Images that were judged wrongly; `sluice policy exemplar add` writes them."),
+    ] = None
+
+    @model_serializer(mode="wrap")
+    def _without_what_is_not_there(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave `exemplars` out where there is none: such a policy has the digest that it had before there were any."""
+        fields: dict[str, Any] = serialize(self)
+        return fields if self.exemplars else {name: value for name, value in fields.items() if name != "exemplars"}
 
 
 class Calibration(_Strict):
@@ -102,6 +125,10 @@ class Calibration(_Strict):
             description="Digest of the sentences that it was made for; with others it does not count.",
         ),
     ] = None
+
+    def logits(self, score: float) -> float:
+        """Return how far above the bias a margin is whose score is `score`, in logits."""
+        return self.temperature * math.log(score / (1 - score))
 
 
 class Policy(_Strict):
@@ -164,8 +191,23 @@ class Policy(_Strict):
         return [name for name, made in found if made.sentences not in (None, self.sentence_digests.get(name))]
 
     def is_calibrated_for(self, model: str) -> bool:
-        """Whether every category has a calibration for `model` (`id@revision`) and these sentences."""
-        return self.categories.keys() <= self.calibration_for(model).keys()
+        """Whether every category has a calibration for `model` (`id@revision`) and these sentences.
+
+        And whether no exemplar is another model's.
+        """
+        known = self.categories.keys() <= self.calibration_for(model).keys()
+        return known and all(exemplar.model == model for _, exemplar in self.exemplars())
+
+    def exemplars(self) -> Iterator[tuple[tuple[str, Kind, int], Exemplar]]:
+        """Yield every exemplar with its category, its pool, and its place there."""
+        for name, category in self.categories.items():
+            for kind, index, exemplar in category.exemplars.pools() if category.exemplars else ():
+                yield (name, kind, index), exemplar
+
+    def without_exemplars(self) -> Policy:
+        """Return what the sentences alone say."""
+        bare = {name: category.model_copy(update={"exemplars": None}) for name, category in self.categories.items()}
+        return self.model_copy(update={"categories": bare})
 
 
 def _digest(data: object) -> str:

@@ -23,6 +23,9 @@ WARNINGS: dict[str, str] = {
     "never-wins": "Even an image that shows exactly this prompt stays below its category's lowest threshold.",
     "one-prompt": "A category with one prompt hangs on one wording.",
     "stale-calibration": "A category's calibration was made for other sentences, and does not count.",
+    "exemplar-apart": "The model cannot tell an image that matches from one that does not.",
+    "exemplar-model": "An exemplar of another model does not count, and leaves its category uncalibrated.",
+    "exemplar-weak": "The strength is on the wrong side of a threshold, so the image itself is not decided as meant.",
     "threshold-unreached": "No score seen so far reaches the threshold.",
     "unknown-code": "A comment allows a kind of warning that there is not.",
 }
@@ -117,7 +120,26 @@ def warn_of_wording(policy: Policy, page: Page) -> Iterator[Finding]:
                 f"calibrate anew with `sluice calibrate {policy.ref}`"
             )
             yield page.warn("stale-calibration", ("calibration", model, name), message)
+    yield from warn_of_strength(policy, page)
     yield from page.unknown_codes()
+
+
+def warn_of_strength(policy: Policy, page: Page) -> Iterator[Finding]:
+    """Yield every category whose strength leaves its own exemplars on the wrong side of a threshold."""
+    for name, category in policy.categories.items():
+        exemplars, thresholds = category.exemplars, category.thresholds.as_dict()
+        if exemplars is None:
+            continue
+        path: Path = ("categories", name, "exemplars", "strength")
+        action, highest = max(thresholds.items(), key=lambda item: item[1])
+        if exemplars.match and exemplars.strength < highest:
+            message = f"an image that matches scores {exemplars.strength:g}, below {action} {highest:g}; raise strength"
+            yield page.warn("exemplar-weak", path, message)
+        lowest = min(thresholds.values())
+        if exemplars.unlike and 1 - exemplars.strength >= lowest:
+            score = f"{1 - exemplars.strength:g}"
+            message = f"an image that is unlike scores {score} and reaches the threshold {lowest:g}; raise strength"
+            yield page.warn("exemplar-weak", path, message)
 
 
 def warn_of_thresholds(policy: Policy, page: Page, seen: Seen) -> Iterator[Finding]:

@@ -15,7 +15,7 @@ from worker.encoder.clip import Reading
 from worker.policy.compiled import CompiledPolicy, Matrix, compile_policy, embed_averaged
 from worker.policy.lint import Finding
 from worker.policy.places import Path
-from worker.policy.schema import Policy
+from worker.policy.schema import Calibration, Policy
 from worker.policy.wording import Page, Seen, sentences_of, warn_of_thresholds
 from worker.scoring import score
 
@@ -68,13 +68,47 @@ def advise(policy: Policy, page: Page, tower: TextTower, seen: Seen | None = Non
         tower: The model.
         seen: What images scored under this policy and model; without it, sentences stand in for them.
     """
-    compiled = compile_policy(policy, tower.embed_texts, tower.logit_scale, tower.name)
+    yield from advise_exemplars(policy, page, tower)
+    compiled = compile_policy(policy.without_exemplars(), tower.embed_texts, tower.logit_scale, tower.name)
     rows = [_Row(path, text) for path, text in sentences_of(policy)]
     yield from _cut(policy, rows, page, tower)
     typical = typical_distance(policy.templates, tower)
     yield from _copies(compiled, rows, page, typical)
     yield from _strays(compiled, rows, page, typical)
     yield from _unreached(compiled, rows, page, seen)
+
+
+def advise_exemplars(policy: Policy, page: Page, tower: TextTower) -> Iterator[Finding]:
+    """Yield what is to be said of exemplars under a model: another's, and opposed ones that lie too near.
+
+    Args:
+        policy: A valid policy.
+        page: Its file.
+        tower: The model.
+    """
+    calibrations = policy.calibration_for(tower.name)
+    for (name, kind, index), exemplar in policy.exemplars():
+        path = ("categories", name, "exemplars", kind, index)
+        if exemplar.model != tower.name:
+            message = (
+                f"was embedded by {exemplar.model} and does not count under {tower.name}, where the category is "
+                f"uncalibrated; add the image again with that model, or remove it"
+            )
+            yield page.warn("exemplar-model", path, message)
+            continue
+        category = policy.categories[name].exemplars
+        if category is None or kind == "match":
+            continue
+        needed = calibrations.get(name, Calibration()).logits(category.strength)
+        for other in category.match:
+            if other.model == tower.name and other.dim == exemplar.dim:
+                apart = tower.logit_scale * (1 - float((other.rows() @ exemplar.rows().T).max()))
+                if apart < needed:
+                    message = (
+                        f"lies {apart:.1f} logits from {other.ref}, which matches; to tell them apart takes "
+                        f"{needed:.1f}, so neither decides as strongly as it should: keep the one that matters"
+                    )
+                    yield page.warn("exemplar-apart", path, message)
 
 
 def typical_distance(templates: Sequence[str], tower: TextTower) -> float:

@@ -80,7 +80,8 @@ def test_a_finding_is_one_line_and_one_json_object() -> None:
         (
             "look_alikes",
             "zzz",
-            "10:5: categories.weapons.zzz: unknown key; known keys are description, prompts, look_alikes, thresholds",
+            "10:5: categories.weapons.zzz: unknown key; "
+            "known keys are description, prompts, look_alikes, thresholds, exemplars",
         ),
     ],
 )

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from worker.workbench.stored import EmbeddingsUnusable, StoredEmbeddings, read_embeddings
+from worker.policy.stored import EmbeddingsUnusable, StoredEmbeddings, read_embeddings
 
 
 def unit(rows: int, seed: int = 0) -> np.ndarray:
