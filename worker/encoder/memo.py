@@ -38,6 +38,8 @@ _VERSION = 1
 _UNIT_TOLERANCE = 0.01
 #: Bits of a float32 that a half has: its sign, five of its exponent, its fraction.
 _SIGN_EXPONENT_FRACTION = np.int32(-0x7000_0001)
+#: The first power of two that 16 bits cannot hold.
+_NO_HALF = np.float32(2**16)
 #: The exponent of a float32 counts from 127, of a half from 15.
 _BIAS = np.float32(2.0 ** (127 - 15))
 
@@ -112,12 +114,18 @@ def rounded(embeddings: Matrix | npt.NDArray[np.float16]) -> Matrix:
         The same in the precision of 16 bits, unit rows again.
     """
     unit = _widened(embeddings.astype(np.float16, copy=False))
-    unit /= np.sqrt(np.einsum("rd,rd->r", unit, unit))[:, None]
+    lengths = np.sqrt(np.einsum("rd,rd->r", unit, unit))
+    # What is no number of 16 bits has become one of this size or more; it must not become a score.
+    lengths[lengths >= _NO_HALF] = np.nan
+    unit /= lengths[:, None]
     return unit
 
 
 def _widened(halves: npt.NDArray[np.float16]) -> Matrix:
-    """Return finite numbers of 16 bits in 32, exactly; seven times as fast as numpy, which takes one at a time."""
+    """Return numbers of 16 bits in 32, exactly; seven times as fast as numpy, which takes one at a time.
+
+    What is infinite, or no number, becomes `_NO_HALF` or more.
+    """
     # Exponent and fraction move to where a float32 has them, the sign stays at the top, and the exponent's bias is made
     # up for.
     bits = halves.view(np.int16).astype(np.int32)
