@@ -22,11 +22,12 @@ _EXACT = "none"
 _ops: Any = torch.ops.mkldnn
 
 
-def can_pack() -> bool:
-    """Whether this machine and this torch have the kernels."""
+def can_pack(precision: str = "fp32") -> bool:
+    """Whether this machine and this torch have the kernels; those for bf16 need AVX-512 or its successors."""
     is_x86 = platform.machine().lower() in {"x86_64", "amd64"}
     has_products = hasattr(_ops, "_linear_pointwise") and hasattr(_ops, "_reorder_linear_weight")
-    return is_x86 and torch.backends.mkldnn.is_available() and has_products
+    has_kernels = is_x86 and torch.backends.mkldnn.is_available() and has_products
+    return has_kernels and (precision != "bf16" or bool(_ops._is_mkldnn_bf16_supported()))
 
 
 def fold_quick_gelu(model: torch.nn.Module) -> None:

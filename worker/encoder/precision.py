@@ -51,7 +51,7 @@ def apply_precision(model: torch.nn.Module, precision: str, device: torch.device
     Source:
         PyTorch documentation, `torch.ao.quantization.quantize_dynamic`.
     """
-    is_packed = device.type == "cpu" and precision in _PACKED and can_pack()
+    is_packed = device.type == "cpu" and precision in _PACKED and can_pack(precision)
     if is_packed:
         fold_quick_gelu(model)
     ready = _quantise(model) if precision == "int8" else model.to(tower_dtype(precision))

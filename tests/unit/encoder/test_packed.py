@@ -130,7 +130,7 @@ def test_patches_with_a_bias_and_a_rest_at_the_edge_are_those_of_the_convolution
 
 
 def test_without_the_kernels_the_model_is_only_cast(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(precisions, "can_pack", lambda: False)
+    monkeypatch.setattr(precisions, "can_pack", lambda _: False)
     model = clip()
     theirs = features(copy.deepcopy(model), images(3))
     same = apply_precision(model, "fp32", CPU)
@@ -147,7 +147,7 @@ def test_pixels_go_in_and_features_come_out_in_the_dtype_of_the_precision(
     precision: str, packs: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if not packs:
-        monkeypatch.setattr(precisions, "can_pack", lambda: False)
+        monkeypatch.setattr(precisions, "can_pack", lambda _: False)
     dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(precision, torch.float32)
     assert tower_dtype(precision) == dtype
     model: Any = apply_precision(clip(), precision, CPU)
