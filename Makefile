@@ -10,8 +10,8 @@ PYTEST := $(BIN)/pytest -n 3 --dist loadfile
 
 help:
 	@echo "make demo    see Sluice work, with a Redis and a model of its own"
-	@echo "make test    run all tests"
-	@echo "make check   what CI runs: format, lint, import contracts, types, tests"
+	@echo "make test    run the tests, less the few that take minutes"
+	@echo "make check   what CI runs: format, lint, import contracts, types, all tests"
 	@echo "make conformance  run RQ's own tests against the worker, beside the same run with RQ's worker"
 	@echo "make audit   known holes and licences of what is installed; needs the network"
 	@echo "make fmt     format and mend what can be mended"
@@ -36,7 +36,7 @@ demo: install
 	$(BIN)/sluice demo
 
 test: install
-	$(PYTEST)
+	$(PYTEST) -m "not chaos and not thorough"
 
 check: install
 	$(BIN)/ruff format --check .

@@ -28,7 +28,7 @@ from worker import errors
 from worker.disagreements import disagreements
 from worker.records import Verdict
 
-pytestmark = pytest.mark.timeout(240)
+pytestmark = [pytest.mark.timeout(240), pytest.mark.thorough]
 
 ROOT = Path(__file__).parents[2]
 #: Reasons of `REASONS` that nobody can bring about from outside, and why.

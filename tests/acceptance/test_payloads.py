@@ -15,7 +15,7 @@ from raw_payloads import IMAGE_MAX_BYTES, Raw
 from rq.job import Job
 from rq.serializers import JSONSerializer
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = [pytest.mark.timeout(300), pytest.mark.thorough]
 
 #: Collected before there is a directory for a mark.
 NAMES = {name: raw.end for name, raw in raw_payloads.payloads(Path("mark")).items()}

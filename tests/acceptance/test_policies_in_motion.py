@@ -21,6 +21,8 @@ from worker.policy.changes import State
 from worker.policy.fleet import Fleet, versions_key
 from worker.records import Verdict
 
+pytestmark = pytest.mark.thorough
+
 #: How old the policies of a verdict may be, in seconds: a worker looks four times a second, and two batches are on
 #: their way; the rest is for a busy machine.
 OLDEST_SECONDS = 3.0

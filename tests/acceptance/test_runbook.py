@@ -21,7 +21,7 @@ from rq.suspension import is_suspended, suspend
 from worker.policy.fleet import Fleet, versions_key
 from worker.sinks.outbox import DEAD
 
-pytestmark = pytest.mark.timeout(180)
+pytestmark = [pytest.mark.timeout(180), pytest.mark.thorough]
 
 RUNBOOK = Path(__file__).parents[2] / "docs" / "runbook.md"
 MIB = 1024 * 1024

@@ -16,7 +16,7 @@ from worker.cli import demo
 from worker.policy.groups import DEFAULT_FILE
 from worker.policy.registry import shipped_directory
 
-pytestmark = pytest.mark.timeout(120)
+pytestmark = [pytest.mark.timeout(120), pytest.mark.thorough]
 
 DRAWINGS = Path(demo.__file__).parent / "demo_images"
 DEMO = {"model": "builtin", "policies": shipped_directory(), "threads": 1}

@@ -19,7 +19,7 @@ from house import PNG, House, durable_redis
 
 from worker.client import Moderation, read_verdicts
 
-pytestmark = pytest.mark.timeout(180)
+pytestmark = [pytest.mark.timeout(180), pytest.mark.thorough]
 
 DOCUMENT = (Path(__file__).parents[2] / "docs" / "wire.md").read_text()
 COMMANDS = re.findall(r"^```sh\n(.*?)^```$", DOCUMENT, re.MULTILINE | re.DOTALL)

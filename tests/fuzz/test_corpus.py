@@ -40,7 +40,7 @@ SHARE, LEVELS = 0.01, 60
 #: How much larger the process grows that asks for all of it.
 GROWTH_BYTES = 128 * MIB
 
-pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
+pytestmark = [pytest.mark.filterwarnings("ignore::UserWarning"), pytest.mark.thorough]
 
 
 @pytest.fixture(scope="module")

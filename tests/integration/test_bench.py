@@ -14,6 +14,8 @@ from support import encode, sluice
 from worker.bench.encoder import bench_policy, read_files
 from worker.bench.precision import WHOLE_POLICY
 
+pytestmark = pytest.mark.thorough
+
 RANDOM = np.random.default_rng(0)
 
 

@@ -21,7 +21,7 @@ from receiver import SECRET, Receiver, answer
 from worker.client import Moderation, read_verdicts
 from worker.ledger.shelf import DirectoryShelf
 
-pytestmark = pytest.mark.timeout(180)
+pytestmark = [pytest.mark.timeout(180), pytest.mark.thorough]
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "security.md"
 LINES = re.findall(r"^ACL SETUSER .+$", DOCUMENT.read_text(), re.MULTILINE)

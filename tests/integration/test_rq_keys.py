@@ -15,6 +15,8 @@ from rq.serializers import JSONSerializer, PickleSerializer
 from rq.worker import BaseWorker
 from support_rq_keys import dump
 
+pytestmark = pytest.mark.thorough
+
 #: Of each kind, so that a batch is one.
 COPIES = 3
 

@@ -34,6 +34,8 @@ from worker.workbench.stress.groups import shifts
 from worker.workbench.stress.page import Found, stress_page
 from worker.workbench.stress.words import remarks_on_changes, remarks_on_groups, too_few
 
+pytestmark = pytest.mark.thorough
+
 DRAWINGS = Path(demo.__file__).parent / "demo_images"
 CAUGHT = ("revolver-noto", "bomb-fluent", "cigarette-twemoji", "skull-fluent", "slot-machine-noto", "syringe-twemoji")
 HARMLESS = ("cat-face-noto", "house-twemoji", "car-twemoji")
