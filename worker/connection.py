@@ -92,12 +92,9 @@ def open_redis(url: str, backoff: PatientBackoff | None = None, answer_seconds: 
         "health_check_interval": 30,
     }
     try:
-        if url.startswith(SENTINEL):
-            connection = _open_master(url, options)
-        else:
-            connection = redis.Redis.from_url(url, **options)
-            # Else an option that redis-py does not know is found at the first command.
-            connection.connection_pool.connection_class(**connection.connection_pool.connection_kwargs)
+        connection = _open_master(url, options) if url.startswith(SENTINEL) else redis.Redis.from_url(url, **options)
+        # Else an option that redis-py does not know is found at the first command.
+        connection.connection_pool.connection_class(**connection.connection_pool.connection_kwargs)
     except (ValueError, TypeError, redis.RedisError) as error:
         raise UsageError(f"SLUICE_REDIS_URL cannot be read: {error}") from error
     for option in _FILES:

@@ -104,7 +104,7 @@ def _typed() -> Iterator[str]:
     for _, parser in commands(build_parser()):
         for example in re.findall(r"^  (sluice .*)", parser.epilog or "", re.MULTILINE):
             # Two spaces begin what the command does.
-            yield re.split(r"  +| \| ", example)[0]
+            yield re.split(r"  +| \| | > ", example)[0]
 
 
 @pytest.mark.parametrize("typed", sorted(set(_typed())))

@@ -77,7 +77,7 @@ METRICS = {
 }
 LABEL_VALUES = {
     "queue": set(QUEUES),
-    "outcome": {"done", "rejected", "retried", "dead"},
+    "outcome": {"done", "rejected", "retried", "dead", "taken", "repeated", "refused"},
     "policy": {"house", "unknown"},
     "role": {"live", "shadow", "canary"},
     "action": {"allow", "review", "block"},
@@ -87,7 +87,7 @@ LABEL_VALUES = {
     "direction": {"stricter", "milder"},
     "cause": {"killed", "crashed", "stopped", "late", "timeout", "memory", "recycled"},
     "process": set(PROCESSES),
-    "stream": {"verdicts", "ledger"},
+    "stream": {"verdicts", "ledger", "uploads"},
 }
 
 Series = dict[tuple[str, tuple[tuple[str, str], ...]], float]

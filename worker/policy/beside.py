@@ -12,9 +12,12 @@ import os
 import re
 import stat
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from worker.policy.exemplars import REF_PATTERN, Exemplar
-from worker.policy.stored import EmbeddingsUnusable, StoredEmbeddings, parse_embeddings
+
+if TYPE_CHECKING:
+    from worker.policy.stored import StoredEmbeddings
 
 #: Larger files are refused, in bytes.
 MAX_FILE_BYTES = 16 * 1024 * 1024
@@ -57,6 +60,9 @@ class Beside:
         return Exemplar.of(ref, found.model, found.images[name])
 
     def _read(self, file: str) -> StoredEmbeddings:
+        # Most policies name no exemplars, and need not wait for numpy.
+        from worker.policy.stored import EmbeddingsUnusable, parse_embeddings  # noqa: PLC0415
+
         content = self._bytes(file)
         match = _NAMED_BY_CONTENT.fullmatch(file)
         if match and file_name(content) != file:

@@ -8,10 +8,9 @@ from __future__ import annotations
 import io
 import os
 from collections.abc import Callable
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from worker.errors import Missing, PolicyConflict, PolicyInvalid, UsageError
 from worker.policy.beside import Beside
@@ -78,19 +77,19 @@ def edited(text: str, version: int, edit: Edit) -> str:
     except ImportError as error:
         raise Missing("writing versions needs the extra report; run pip install 'sluicegate[report]'") from error
     # Round trip: keeps comments, quotes and order; safe by construction, for it knows no types of Python's.
-    yaml = YAML(typ="rt")
-    yaml.preserve_quotes = True
-    yaml.width = 10_000
-    yaml.indent(mapping=2, sequence=4, offset=2)
-    yaml.representer.add_representer(float, _without_exponent)
-    document = yaml.load(text)
+    page = YAML(typ="rt")
+    page.preserve_quotes = True
+    page.width = 10_000
+    page.indent(mapping=2, sequence=4, offset=2)
+    page.representer.add_representer(float, _without_exponent)
+    document = page.load(text)
     document["version"] = version
     edit(document)
     target = io.StringIO()
-    yaml.dump(document, target)
+    page.dump(document, target)
     return target.getvalue()
 
 
 def _without_exponent(representer: Any, value: float) -> Any:
     """Write a number so that it is one for every reader: to YAML 1.1, 2e-06 is text."""
-    return representer.represent_scalar("tag:yaml.org,2002:float", np.format_float_positional(value, trim="0"))
+    return representer.represent_scalar("tag:yaml.org,2002:float", f"{Decimal(repr(value)):f}")
