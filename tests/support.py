@@ -103,7 +103,11 @@ def environment(settings: Mapping[str, object] | None = None, **variables: str) 
 
 
 def sluice(
-    *arguments: object, settings: Mapping[str, object] | None = None, directory: Path | None = None, **variables: str
+    *arguments: object,
+    settings: Mapping[str, object] | None = None,
+    directory: Path | None = None,
+    seconds: float = PATIENCE_SECONDS,
+    **variables: str,
 ) -> subprocess.CompletedProcess[str]:
     """Run the installed command to its end; where no `.env` lies, unless in a directory that may hold one."""
     return subprocess.run(
@@ -112,7 +116,7 @@ def sluice(
         cwd=directory or tempfile.gettempdir(),
         capture_output=True,
         text=True,
-        timeout=PATIENCE_SECONDS,
+        timeout=seconds,
         check=False,
     )
 

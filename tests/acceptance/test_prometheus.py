@@ -334,6 +334,12 @@ def test_every_metric_of_the_contract_is_exported_with_its_labels_and_no_other(w
             Moderation(watched.connection).enqueue(content_id="other", data=b"no image"),
         ]
     )
+
+    def counted() -> bool:
+        # A verdict can be read before it is counted.
+        return sum(value for (name, _), value in watched.series().items() if name == "sluice_verdicts_total") >= 2
+
+    support.until(counted, what="both verdicts are counted")
     found: dict[str, set[str]] = {}
     for (name, labels), _ in watched.series().items():
         base = next((name.removesuffix(end) for end in ("_bucket", "_count", "_sum") if name.endswith(end)), name)

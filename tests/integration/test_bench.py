@@ -122,10 +122,12 @@ def test_a_batch_of_32_costs_less_than_half_a_round_trip_a_job() -> None:
     assert rows["BatchWorker, 32"]["round_trips_per_job"] <= 0.4 < rows["SimpleWorker"]["round_trips_per_job"]
 
 
+@pytest.mark.timeout(300)
 def test_the_path_from_queue_to_verdict_is_measured_beside_the_bare_encoder(tiny_clip: Path) -> None:
     ended = sluice(
-        "bench", "pipeline", "--model", tiny_clip, "--images", 12, "--batch-size", 4, "--rounds", 1, "--json"
-    )
+        "bench", "pipeline", "--model", tiny_clip, "--images", 12, "--batch-size", 4, "--rounds", 1, "--json",
+        seconds=240,
+    )  # fmt: skip
     assert ended.returncode == 0, ended.stderr
     rows = {row["stream"]: row for row in map(json.loads, ended.stdout.splitlines())}
     assert list(rows) == ["bare encoder", "JPEG 500x375", "JPEG 4000x3000", "JPEG 500x375, 90 % seen before"]
