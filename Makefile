@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 # A test that a machine cannot run (no Prometheus, no redis-server) says so and is skipped; CI has them all.
 # Three at a time: most of them wait for other processes. A file's tests stay together, for they share what they start.
-PYTEST := $(BIN)/pytest -n 3 --dist loadfile
+PYTEST := $(BIN)/pytest -n 3 --dist loadfile --no-loadscope-reorder
 
 .PHONY: help demo test check conformance fmt bench chaos fuzz audit dashboards-preview install clean
 

@@ -63,14 +63,20 @@ def commands(parser: argparse.ArgumentParser) -> Iterator[tuple[tuple[str, ...],
                 yield from commands(below)
 
 
-@pytest.mark.parametrize("command", [name for name, _ in commands(build_parser())], ids=" ".join)
-def test_help_of_every_command_comes_without_the_libraries_that_take_seconds(command: tuple[str, ...]) -> None:
+@pytest.mark.parametrize("command", [(), ("work",), ("policy", "exemplar", "add")], ids=" ".join)
+def test_help_comes_without_the_libraries_that_take_seconds(command: tuple[str, ...]) -> None:
     said = support.sluice(*command, "--help", PYTHONPROFILEIMPORTTIME="1")
     assert said.returncode == 0
     assert said.stdout.startswith(" ".join(["usage: sluice", *command]))
     imported = {line.rpartition("|")[2].strip() for line in said.stderr.splitlines()}
     assert "worker.cli" in imported
     assert not imported & {"torch", "transformers", "numpy", "PIL"}
+
+
+def test_every_command_has_help() -> None:
+    for command, parser in commands(build_parser()):
+        assert parser.format_help().startswith(" ".join(["usage: sluice", *command]))
+        assert parser.description, command
 
 
 def test_python_m_worker_is_the_same_command() -> None:
