@@ -13,6 +13,7 @@ import sys
 import tempfile
 import threading
 import time
+import unittest.mock
 import urllib.error
 import urllib.request
 from collections import Counter
@@ -119,6 +120,26 @@ def sluice(
         timeout=seconds,
         check=False,
     )
+
+
+def typed(
+    *arguments: object, settings: Mapping[str, object] | None = None, directory: Path | None = None
+) -> subprocess.CompletedProcess[str]:
+    """Run the command in this process, where torch is imported already: for many small tries of one command."""
+    from worker.cli import main
+
+    said, errors = io.StringIO(), io.StringIO()
+    with (
+        unittest.mock.patch.dict(os.environ, environment(settings), clear=True),
+        contextlib.chdir(directory or tempfile.gettempdir()),
+        contextlib.redirect_stdout(said),
+        contextlib.redirect_stderr(errors),
+    ):
+        try:
+            code = main([*map(str, arguments)])
+        except SystemExit as ended:
+            code = int(ended.code or 0)
+    return subprocess.CompletedProcess(["sluice", *map(str, arguments)], code, said.getvalue(), errors.getvalue())
 
 
 class DurableRedis:
