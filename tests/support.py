@@ -123,14 +123,14 @@ def sluice(
 
 
 def typed(
-    *arguments: object, settings: Mapping[str, object] | None = None, directory: Path | None = None
+    *arguments: object, settings: Mapping[str, object] | None = None, directory: Path | None = None, **variables: str
 ) -> subprocess.CompletedProcess[str]:
     """Run the command in this process, where torch is imported already: for many small tries of one command."""
     from worker.cli import main
 
     said, errors = io.StringIO(), io.StringIO()
     with (
-        unittest.mock.patch.dict(os.environ, environment(settings), clear=True),
+        unittest.mock.patch.dict(os.environ, environment(settings, **variables), clear=True),
         contextlib.chdir(directory or tempfile.gettempdir()),
         contextlib.redirect_stdout(said),
         contextlib.redirect_stderr(errors),

@@ -168,7 +168,7 @@ def test_score_sends_what_it_cannot_read_to_review_and_exits_with_1(scored: subp
 
 
 def test_score_shows_a_table_and_exits_with_0() -> None:
-    said = support.sluice("score", REVOLVER, CAT, settings=DEMO, COLUMNS="200")
+    said = support.typed("score", REVOLVER, CAT, settings=DEMO, COLUMNS="200")
     assert said.returncode == 0
     assert said.stderr == ""
     assert re.search(rf"{REVOLVER} +│ block +│ weapons +│ +0\.9\d", said.stdout)
@@ -188,21 +188,21 @@ def test_score_shows_a_table_and_exits_with_0() -> None:
     ids=lambda value: value[0] if isinstance(value, tuple) else "",
 )
 def test_score_says_in_one_line_what_is_missing_and_exits_with_3(flags: tuple[str, ...], cause: str, mend: str) -> None:
-    said = support.sluice("score", CAT, *flags, settings=DEMO, HF_HUB_OFFLINE="1")
+    said = support.typed("score", CAT, *flags, settings=DEMO, HF_HUB_OFFLINE="1")
     assert said.returncode == 3
     assert cause in error(said)
     assert mend in error(said)
 
 
 def test_every_wrong_setting_is_named_and_the_exit_code_is_2() -> None:
-    said = support.sluice("score", CAT, "--batch-size", "0", settings=DEMO | {"precision": "fp8"})
+    said = support.typed("score", CAT, "--batch-size", "0", settings=DEMO | {"precision": "fp8"})
     assert said.returncode == 2
     assert "SLUICE_BATCH_SIZE='0': " in error(said)
     assert "SLUICE_PRECISION='fp8': " in error(said)
 
 
 def test_classify_prefers_the_right_sentence() -> None:
-    (said,) = lines(support.sluice("classify", CAT, "--labels", "a dog", "a cat", "--json", settings=DEMO).stdout)
+    (said,) = lines(support.typed("classify", CAT, "--labels", "a dog", "a cat", "--json", settings=DEMO).stdout)
     assert said["best"] == "a cat"
     assert sum(said["scores"].values()) == pytest.approx(1)
     assert list(said["scores"]) == ["a dog", "a cat"]
@@ -215,7 +215,7 @@ def test_a_directory_of_policies_that_is_not_there_is_missing() -> None:
 
 
 def test_classify_exits_with_1_where_there_is_no_image() -> None:
-    said = support.sluice("classify", "missing.png", "--labels", "a", "b", settings=DEMO)
+    said = support.typed("classify", "missing.png", "--labels", "a", "b", settings=DEMO)
     assert said.returncode == 1
     assert "missing.png: No such file" in error(said)
 
@@ -247,7 +247,7 @@ def test_what_nobody_foresaw_is_one_line_too() -> None:
 
 
 def test_the_shipped_policies_have_no_errors() -> None:
-    said = support.sluice("policy", "lint", shipped_directory())
+    said = support.typed("policy", "lint", shipped_directory())
     assert said.returncode == 0
     assert said.stdout == "4 files checked, 0 errors\n"
 
@@ -259,7 +259,7 @@ def test_lint_names_every_error_with_its_place(tmp_path: Path) -> None:
         "policy: house\nversion: 2\ncontrast: people\ncategories:\n"
         "  weapons: {prompts: [], thresholds: {review: 0.9, block: 0.5}, bogus: 1}\n"
     )
-    said = support.sluice("policy", "lint", tmp_path)
+    said = support.typed("policy", "lint", tmp_path)
     *findings, summary = said.stdout.splitlines()
     places = [
         (f"{file}:3:11", "contrast"),
@@ -271,20 +271,20 @@ def test_lint_names_every_error_with_its_place(tmp_path: Path) -> None:
     assert summary == "1 file checked, 4 errors"
     assert said.returncode == 1
 
-    rows = lines(support.sluice("policy", "lint", file, "--json").stdout)
+    rows = lines(support.typed("policy", "lint", file, "--json").stdout)
     assert [(f"{row['file']}:{row['line']}:{row['column']}", row["key"]) for row in rows] == places
 
 
 def test_lint_of_nothing_is_no_success(tmp_path: Path) -> None:
     for nothing in (tmp_path, tmp_path / "nowhere"):
-        said = support.sluice("policy", "lint", nothing)
+        said = support.typed("policy", "lint", nothing)
         assert said.returncode == 3
         assert f"no policy at {nothing}" in error(said)
 
 
 def test_policy_show_prints_a_policy_and_its_digest() -> None:
-    said = support.sluice("policy", "show", "demo", settings=DEMO, COLUMNS="200")
-    (shown,) = lines(support.sluice("policy", "show", "demo@1", "--json", settings=DEMO).stdout)
+    said = support.typed("policy", "show", "demo", settings=DEMO, COLUMNS="200")
+    (shown,) = lines(support.typed("policy", "show", "demo@1", "--json", settings=DEMO).stdout)
     assert said.returncode == 0
     assert said.stdout.startswith("demo@1 live\n")
     assert shown["digest"] in said.stdout
@@ -315,7 +315,7 @@ def test_settings_say_where_each_comes_from_and_keep_secrets(tmp_path: Path) -> 
 
 def schema(what: str) -> Draft202012Validator:
     """Read a schema as a consumer in another language does."""
-    printed = json.loads(support.sluice("schema", what).stdout)
+    printed = json.loads(support.typed("schema", what).stdout)
     assert printed["$schema"] == Draft202012Validator.META_SCHEMA["$id"]
     Draft202012Validator.check_schema(printed)
     return Draft202012Validator(printed)
@@ -377,7 +377,7 @@ def test_doctor_finds_nothing_where_nothing_is_missing(server: str) -> None:
 def test_doctor_names_everything_that_is_missing_and_its_mend() -> None:
     with socket.create_server(("127.0.0.1", 0)) as busy:
         settings = DEMO | {"redis_url": DEAD, "metrics_port": busy.getsockname()[1], "polcy": "demo", "policy": "nope"}
-        said = support.sluice("doctor", "--json", settings=settings)
+        said = support.typed("doctor", "--json", settings=settings)
     assert said.returncode == 3
     says = {row["check"]: (row["ok"], row["says"]) for row in lines(said.stdout)}
     assert {check for check, (ok, _) in says.items() if ok} == {"model"}
@@ -395,7 +395,7 @@ def test_doctor_takes_a_redis_that_hides_its_configuration(server: str) -> None:
         connection.acl_setuser("hosted", enabled=True, passwords=["+pw"], keys=["*"], commands=["+@all", "-config"])
     url = server.replace("//", "//hosted:pw@")
     settings = DEMO | {"redis_url": url, "metrics_port": 0}
-    says = {row["check"]: row for row in lines(support.sluice("doctor", "--json", settings=settings).stdout)}
+    says = {row["check"]: row for row in lines(support.typed("doctor", "--json", settings=settings).stdout)}
     assert says["redis"]["ok"]
     assert "whether it may evict jobs it does not say" in says["redis"]["says"]
     assert "hosted:***@" in says["redis"]["says"]
@@ -446,7 +446,7 @@ def _verdict_of(job_id: str, settings: dict[str, object]) -> dict[str, Any] | No
 def test_a_wrong_upload_is_wrong_usage_and_is_not_enqueued(
     typed: tuple[object, ...], cause: str, redis_url: str, connection: redis.Redis
 ) -> None:
-    said = support.sluice("enqueue", *typed, settings={"redis_url": redis_url})
+    said = support.typed("enqueue", *typed, settings={"redis_url": redis_url})
     assert said.returncode == 2
     assert cause in error(said)
     assert not list(connection.scan_iter("rq:*"))

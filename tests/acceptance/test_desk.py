@@ -74,41 +74,41 @@ def test_ci_reads_sarif_or_annotations(house: Path) -> None:
 def test_diff_ends_like_diff(house: Path) -> None:
     (house / "house" / "v2.yaml").write_text(HOUSE.replace("version: 1", "version: 2").replace("0.9", "0.8"))
 
-    said = support.sluice("policy", "diff", "house@1", "house@2", "--policies", house)
+    said = support.typed("policy", "diff", "house@1", "house@2", "--policies", house)
     assert said.returncode == 1
     assert said.stdout.splitlines() == [
         "house@1 → house@2: 1 change", "", "categories.weapons.thresholds.block", "  ~ 0.9 → 0.8  (-0.1)",
     ]  # fmt: skip
-    said = support.sluice("policy", "diff", house / "house" / "v1.yaml", "house@2", "--policies", house, "--json")
+    said = support.typed("policy", "diff", house / "house" / "v1.yaml", "house@2", "--policies", house, "--json")
     assert [json.loads(row)["after"] for row in said.stdout.splitlines()] == [0.8]
 
-    said = support.sluice("policy", "diff", "house@2", "house", "--policies", house)
+    said = support.typed("policy", "diff", "house@2", "house", "--policies", house)
     assert (said.returncode, said.stdout) == (0, "house@2 → house@2: 0 changes\n")
-    said = support.sluice("policy", "diff", "house@1", "house@9", "--policies", house)
+    said = support.typed("policy", "diff", "house@1", "house@9", "--policies", house)
     assert said.returncode == 3
     assert "no policy house@9; name a file, or one of house, house@1, house@2" in said.stderr
 
 
 def test_new_begins_a_policy_then_its_next_version_and_overwrites_nothing(tmp_path: Path) -> None:
     policies = tmp_path / "policies"
-    said = support.sluice("policy", "new", "on", "--policies", policies)
+    said = support.typed("policy", "new", "on", "--policies", policies)
     first = policies / "on" / "v1.yaml"
     assert (said.returncode, said.stderr) == (0, "")
     assert str(first) in said.stdout
     text = first.read_text()
     assert text.startswith("# yaml-language-server: $schema=../policy.schema.json\n")
     Draft202012Validator.check_schema(json.loads((policies / "policy.schema.json").read_text()))
-    assert support.sluice("policy", "lint", policies, "--no-model", "--strict").returncode == 0
+    assert support.typed("policy", "lint", policies, "--no-model", "--strict").returncode == 0
 
-    assert support.sluice("policy", "new", "on", "--policies", policies).returncode == 0
+    assert support.typed("policy", "new", "on", "--policies", policies).returncode == 0
     assert (policies / "on" / "v2.yaml").read_text() == text.replace("version: 1", "version: 2")
     assert first.read_text() == text
 
-    said = support.sluice("policy", "new", "art", "--from", "on@2", "--policies", policies)
+    said = support.typed("policy", "new", "art", "--from", "on@2", "--policies", policies)
     assert said.returncode == 0
     assert "policy: art\nversion: 1\n" in (policies / "art" / "v1.yaml").read_text()
     for wrong, code in ((("../x",), 2), (("art", "--from", "on@9"), 3), (("art", "--from", "../../etc@1"), 3)):
-        assert support.sluice("policy", "new", *wrong, "--policies", policies).returncode == code
+        assert support.typed("policy", "new", *wrong, "--policies", policies).returncode == code
     assert sorted(path.name for path in policies.rglob("*.yaml")) == ["v1.yaml", "v1.yaml", "v2.yaml"]
 
 

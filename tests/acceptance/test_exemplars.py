@@ -29,14 +29,14 @@ def settings(tmp_path: Path, redis_url: str) -> dict[str, object]:
 
 
 def exemplar(settings: dict[str, object], *arguments: object) -> str:
-    done = support.sluice("policy", "exemplar", *arguments, settings=settings)
+    done = support.typed("policy", "exemplar", *arguments, settings=settings)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
 
 def refusal(settings: dict[str, object], exit_code: int, *arguments: object) -> str:
     """Run a command that fails; its one line."""
-    done = support.sluice("policy", "exemplar", *arguments, settings=settings)
+    done = support.typed("policy", "exemplar", *arguments, settings=settings)
     assert (done.returncode, done.stdout) == (exit_code, ""), done.stderr
     (line,) = done.stderr.splitlines()
     assert line.startswith("sluice: ")
@@ -93,16 +93,16 @@ def test_exemplars_are_listed_compared_and_removed(settings: dict[str, object]) 
     assert exemplar(settings, "list", "demo@1") == "demo@1 has no exemplars\n"
     assert "a pistol" in exemplar(settings, "list", "demo@2")
 
-    compared = support.sluice("policy", "diff", "demo@1", "demo@2", settings=settings)
+    compared = support.typed("policy", "diff", "demo@1", "demo@2", settings=settings)
     assert compared.returncode == 1
     assert f"categories.weapons.exemplars.match\n  + {row['file']}#a pistol\n" in compared.stdout
-    shown = support.sluice("policy", "show", "demo@2", "--json", settings=settings)
+    shown = support.typed("policy", "show", "demo@2", "--json", settings=settings)
     pools = json.loads(shown.stdout)["categories"]["weapons"]["exemplars"]
     assert pools["match"] == [{"ref": f"{row['file']}#a pistol", "model": row["model"], "dim": 192}]
 
     removed = json.loads(exemplar(settings, "remove", "demo", "a pistol", "--category", "weapons", "--json"))
     assert (removed["version"], removed["removed"]) == (3, f"{row['file']}#a pistol")
-    assert support.sluice("policy", "diff", "demo@1", "demo@3", settings=settings).returncode == 0
+    assert support.typed("policy", "diff", "demo@1", "demo@3", settings=settings).returncode == 0
 
 
 def test_what_cannot_be_found_is_said_with_the_mend(settings: dict[str, object], tmp_path: Path) -> None:
@@ -141,11 +141,11 @@ def test_another_models_upload_is_not_taken_and_another_models_exemplar_does_not
     add = ("add", "demo", "water pistol", "--category", "weapons", "--as", "match")
     exemplar(settings, *add, "--image", PISTOL)
 
-    linted = support.sluice("policy", "lint", tmp_path / "policies" / "demo" / "v2.yaml", "--json", settings=tiny)
+    linted = support.typed("policy", "lint", tmp_path / "policies" / "demo" / "v2.yaml", "--json", settings=tiny)
     (found,) = [row for row in map(json.loads, linted.stdout.splitlines()) if row["code"] == "exemplar-model"]
     assert found["key"] == "categories.weapons.exemplars.match.0"
     assert "was embedded by builtin@" in found["message"]
-    scored = support.sluice("score", PISTOL, "--policy", "demo@2", "--json", settings=tiny)
+    scored = support.typed("score", PISTOL, "--policy", "demo@2", "--json", settings=tiny)
     assert scored.returncode == 0, scored.stderr
     verdict = json.loads(scored.stdout)
     assert verdict["calibrated"] is False

@@ -444,7 +444,7 @@ def test_what_is_wrong_is_one_line_and_an_exit_code(
     arguments: tuple[str, ...], code: int, says: str, redis_url: str, connection: redis.Redis, tmp_path: Path
 ) -> None:
     push(connection, ["a"])
-    done = support.sluice("ledger", *arguments, settings={"redis_url": redis_url}, directory=tmp_path)
+    done = support.typed("ledger", *arguments, settings={"redis_url": redis_url}, directory=tmp_path)
     (line,) = done.stderr.splitlines()
     assert (done.returncode, done.stdout) == (code, "")
     assert says in line

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
-from support import encode, sluice
+from support import encode, sluice, typed
 
 from worker.bench.encoder import bench_policy, read_files
 from worker.bench.precision import WHOLE_POLICY
@@ -64,7 +64,7 @@ def test_the_precision_bench_prints_the_drift_of_the_policy_and_of_each_category
 ) -> None:
     settings = {"model": tiny_clip, "policies": tiny_policies, "policy": "tiny"}
     arguments = ("bench", "precision", "--images", uploads, "--precision", "int8", "--json")
-    ended = sluice(*arguments, settings=settings)
+    ended = typed(*arguments, settings=settings)
     rows = rows_of(ended.stdout)
     assert [row["category"] for row in rows] == [WHOLE_POLICY, "weapons", "drugs"]
     assert {row["images"] for row in rows} == {3}
@@ -75,13 +75,13 @@ def test_the_precision_bench_prints_the_drift_of_the_policy_and_of_each_category
     assert "one file is left out" in ended.stderr
     changed = rows[0]["stricter"] + rows[0]["milder"]
     assert ended.returncode == (1 if rows[0]["max_drift"] > 0.05 or changed else 0)
-    strict = sluice(*arguments, "--max-drift", "0", settings=settings)
+    strict = typed(*arguments, "--max-drift", "0", settings=settings)
     assert strict.returncode == 1, "some score moved"
 
 
 def test_a_precision_that_is_none_is_wrong_usage(tiny_clip: Path, tiny_policies: Path, uploads: Path) -> None:
     settings = {"model": tiny_clip, "policies": tiny_policies, "policy": "tiny"}
-    ended = sluice("bench", "precision", "--images", uploads, settings=settings)
+    ended = typed("bench", "precision", "--images", uploads, settings=settings)
     assert ended.returncode == 2
     assert "--precision int8" in ended.stderr
 
@@ -89,15 +89,15 @@ def test_a_precision_that_is_none_is_wrong_usage(tiny_clip: Path, tiny_policies:
 def test_a_directory_without_images_is_missing(tiny_clip: Path, tiny_policies: Path, tmp_path: Path) -> None:
     settings = {"model": tiny_clip, "policies": tiny_policies, "policy": "tiny"}
     (tmp_path / "empty").mkdir()
-    ended = sluice("bench", "precision", "--precision", "int8", "--images", tmp_path / "empty", settings=settings)
+    ended = typed("bench", "precision", "--precision", "int8", "--images", tmp_path / "empty", settings=settings)
     assert ended.returncode == 3
-    ended = sluice("bench", "encoder", "--model", tiny_clip, "--images", tmp_path / "empty")
+    ended = typed("bench", "encoder", "--model", tiny_clip, "--images", tmp_path / "empty")
     assert ended.returncode == 3
 
 
 def test_counts_below_one_are_wrong_usage(tiny_clip: Path) -> None:
-    assert sluice("bench", "encoder", "--model", tiny_clip, "--batch", "0").returncode == 2
-    assert sluice("bench", "encoder", "--model", tiny_clip, "--rounds", "0").returncode == 2
+    assert typed("bench", "encoder", "--model", tiny_clip, "--batch", "0").returncode == 2
+    assert typed("bench", "encoder", "--model", tiny_clip, "--rounds", "0").returncode == 2
 
 
 def test_files_are_read_in_the_order_of_their_names_and_only_where_they_may_be_images(uploads: Path) -> None:

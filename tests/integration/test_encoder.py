@@ -16,7 +16,7 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
-from support import encode, sluice, write_random_clip
+from support import encode, sluice, typed, write_random_clip
 from transformers import BertConfig, BertModel, CLIPModel, CLIPProcessor
 from transformers.image_utils import load_image
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
@@ -436,7 +436,7 @@ def test_the_command_classifies_with_the_numbers_of_transformers(
     reference: Reference = request.getfixturevalue(model)
     image: Path = request.getfixturevalue(file)
     labels = [label for label in LABELS if label]
-    ended = sluice("classify", image, "--labels", *labels, "--json", settings={"model": reference.name})
+    ended = typed("classify", image, "--labels", *labels, "--json", settings={"model": reference.name})
     assert ended.returncode == 0, ended.stderr
     assert ended.stderr == ""
     (line,) = ended.stdout.splitlines()
@@ -453,7 +453,7 @@ def test_the_command_classifies_with_the_numbers_of_transformers(
 def test_a_checkpoint_that_is_not_whole_ends_the_command_in_one_line(copy: Path, photo: Path) -> None:
     # transformers would print a table, and go on with random numbers.
     change_weights(copy, lambda weights: {"logit_scale": weights["logit_scale"]})
-    ended = sluice("classify", photo, "--labels", "a", "b", settings={"model": copy})
+    ended = typed("classify", photo, "--labels", "a", "b", settings={"model": copy})
     assert (ended.returncode, ended.stdout) == (3, "")
     (line,) = ended.stderr.splitlines()
     assert "not a whole CLIP" in line

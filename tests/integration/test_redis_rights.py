@@ -184,14 +184,14 @@ def test_an_author_and_a_worker_that_reads_the_registry_need_no_right_that_their
     for arguments in (("publish", "--all", policies), ("activate", "house@3"), ("rollback", "house"), ("history",),
                       ("canary", "house@3", "--percent", 5), ("shadow", "house@2", "--off"), ("shadow", "house@2"),
                       ("list",)):  # fmt: skip
-        said = support.sluice("policy", *arguments, settings=author)
+        said = support.typed("policy", *arguments, settings=author)
         assert said.returncode == 0, said.stderr
     settings = {"model": tiny_clip, "policies": "redis", "policy": "house", "redis_url": guarded.url("worker")}
     with support.running_worker(settings, tmp_path) as worker:
         house = House(admin, site, tmp_path)
         house.ended(house.enqueue("watched"))
         assert worker.leave() == 0
-    said = support.sluice("policy", "disagreements", "house@2", settings=author)
+    said = support.typed("policy", "disagreements", "house@2", settings=author)
     assert said.returncode == 0, said.stderr
     assert refusals(admin) == []
 
