@@ -21,6 +21,8 @@ categories:
 """
 
 
+# Threads of torch that wait for work take no core from the processes beside them; read when torch is imported.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 # Where a run of the tests was put in the background, these are ignored, and whatever a test starts inherits that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 signal.signal(signal.SIGHUP, signal.SIG_DFL)

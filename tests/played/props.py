@@ -33,7 +33,7 @@ IMAGE_MAX_PIXELS = 100_000_000
 #: Enough for the largest canvas, not for it and its square; less would be taken for the reason of every broken file.
 DECODE_MEMORY_BYTES = 640 * 1024 * 1024
 #: More than anything takes that is not held up, on a busy machine too.
-DECODE_TIMEOUT_SECONDS = 3.0
+DECODE_TIMEOUT_SECONDS = 8.0
 
 
 def write_policies(directory: Path) -> Path:
