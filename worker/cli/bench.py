@@ -40,7 +40,7 @@ def add_commands(commands: Commands) -> None:
     """Add the group's commands."""
     group = commands.add_parser("bench", help="measure this machine", description="Measure this machine.")
     verbs = group.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for add in (_add_encoder, _add_precision, _add_queue, _add_pipeline, bench_fleet.add_verb):
+    for add in (_add_encoder, _add_precision, _add_queue, _add_pipeline, _add_backtest, bench_fleet.add_verb):
         add(verbs)
 
 
@@ -108,6 +108,20 @@ def _add_pipeline(verbs: Commands) -> None:
     pipeline.add_argument("--images", type=int, default=192, metavar="N", help="different images in a stream (192)")
     pipeline.add_argument("--rounds", type=int, default=3, metavar="N", help="turns of each (3)")
     pipeline.add_argument("--json", action="store_true", help="print one JSON object a row")
+
+
+def _add_backtest(verbs: Commands) -> None:
+    backtest = add_command(
+        verbs,
+        "backtest",
+        _backtest,
+        "embeddings a second that `sluice backtest` judges under two versions, beside the bare matrix products",
+        (),
+        "  sluice bench backtest\n  sluice bench backtest --embeddings 100000 --rounds 1 --json",
+    )
+    backtest.add_argument("--embeddings", type=int, default=1_000_000, metavar="N", help="made up (1000000)")
+    backtest.add_argument("--rounds", type=int, default=3, metavar="N", help="turns of each way; the best counts (3)")
+    backtest.add_argument("--json", action="store_true", help="print one JSON object a row")
 
 
 def _encoder(options: argparse.Namespace) -> int:
@@ -212,6 +226,26 @@ def _pipeline(options: argparse.Namespace) -> int:
         chosen = settings.model_copy(update={"model": directory, "redis_url": url})
         rows = bench_pipeline(open_redis(url), chosen, options.images, options.rounds, say)
     print_rows([asdict(row) for row in rows], options.json, "limit: the bare encoder on views that are ready")
+    return 0
+
+
+def _backtest(options: argparse.Namespace) -> int:
+    if min(options.embeddings, options.rounds) < 1:
+        raise UsageError("--embeddings and --rounds count; give 1 or more")
+    from worker.bench.backtest import bench_backtest
+
+    rows = bench_backtest(options.embeddings, options.rounds, say)
+    if options.json:
+        print_rows([asdict(row) for row in rows], True, "")
+        return 0
+    caption = f"{rows[0].embeddings:,} embeddings × {rows[0].sentences} sentences, under two versions"
+    table = Table("way", "seconds", "embeddings/s", "of the products", "grew by", caption=caption)
+    for row in rows:
+        table.add_row(
+            row.way, f"{row.seconds:.2f}", f"{row.embeddings_per_second:,.0f}", f"{row.share_of_product:.2f} x",
+            f"{row.grew_mebibytes:.0f} MiB",
+        )  # fmt: skip
+    Console().print(table)
     return 0
 
 
