@@ -6,12 +6,14 @@ BIN := $(VENV)/bin
 # Three at a time: most of them wait for other processes. A file's tests stay together, for they share what they start.
 PYTEST := $(BIN)/pytest -n 3 --dist loadfile --no-loadscope-reorder
 
-.PHONY: help demo test check conformance fmt bench chaos fuzz audit dashboards-preview install clean
+.PHONY: help demo demo-policy test check nightly conformance fmt bench chaos fuzz audit dashboards-preview install clean
 
 help:
 	@echo "make demo    see Sluice work, with a Redis and a model of its own"
-	@echo "make test    run the tests, less the few that take minutes"
-	@echo "make check   what CI runs: format, lint, import contracts, types, all tests"
+	@echo "make demo-policy  see a policy change: sentence, calibration, back-test, shadow, promotion; two minutes"
+	@echo "make test    run the tests, less those that take minutes"
+	@echo "make check   what CI runs: format, lint, import contracts, types, tests"
+	@echo "make nightly what make check leaves out: workers killed under load, benchmarks, RQ's tests in small"
 	@echo "make conformance  run RQ's own tests against the worker, beside the same run with RQ's worker"
 	@echo "make audit   known holes and licences of what is installed; needs the network"
 	@echo "make fmt     format and mend what can be mended"
@@ -36,8 +38,12 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 demo: install
 	$(BIN)/sluice demo
 
+# The way of a policy: a stream, a changed sentence, a calibration, a back-test, a shadow, a promotion.
+demo-policy: install
+	$(BIN)/python -m tools.demo_workbench build/demo-policy
+
 test: install
-	$(PYTEST) -m "not chaos and not thorough"
+	$(PYTEST) -m "not chaos and not nightly and not thorough"
 
 check: install
 	$(BIN)/ruff format --check .
@@ -45,6 +51,9 @@ check: install
 	$(BIN)/lint-imports
 	$(BIN)/mypy
 	$(PYTEST)
+
+nightly: install
+	$(PYTEST) -m nightly
 
 # Downloads RQ's source distribution; ten minutes. ARGS="--keep-baseline tests/test_retry.py" makes it shorter.
 conformance: install

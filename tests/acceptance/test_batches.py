@@ -26,7 +26,7 @@ from rq.job import Callback, Job, Retry
 from rq.repeat import Repeat
 from rq.worker import Worker
 
-pytestmark = pytest.mark.timeout(180)
+pytestmark = [pytest.mark.timeout(180), pytest.mark.thorough]
 
 BATCH = 8
 MIB = 1024 * 1024

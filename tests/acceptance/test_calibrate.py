@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 import redis
 import support
-from drawings import write_drawings, write_labels
 
+from tools.drawings import write_drawings, write_labels
 from worker.client import Moderation
 from worker.policy.registry import shipped_directory
 

@@ -25,7 +25,7 @@ from worker.cli.embedded_redis import embedded_redis
 from worker.policy.registry import shipped_directory
 from worker.settings import Settings
 
-pytestmark = pytest.mark.timeout(120)
+pytestmark = [pytest.mark.timeout(120), pytest.mark.thorough]
 
 DRAWINGS = Path(demo.__file__).parent / "demo_images"
 REVOLVER, CAT, COFFIN = (DRAWINGS / f"{name}.png" for name in ("revolver-noto", "cat-face-noto", "coffin-noto"))

@@ -12,7 +12,7 @@ import support
 from house import House
 from receiver import SECRET, Receiver, answer
 
-pytestmark = pytest.mark.timeout(180)
+pytestmark = [pytest.mark.timeout(180), pytest.mark.thorough]
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ import support
 import worker
 from worker.policy.registry import shipped_directory
 
-pytestmark = pytest.mark.timeout(180)
+pytestmark = [pytest.mark.timeout(180), pytest.mark.thorough]
 
 DRAWINGS = Path(worker.__file__).parent / "cli" / "demo_images"
 PISTOL, CAT = DRAWINGS / "water-pistol-fluent.png", DRAWINGS / "cat-face-noto.png"

@@ -98,6 +98,7 @@ def fleet(own: tuple[support.DurableRedis, House], tmp_path: Path, tiny_clip: Pa
     return fleet
 
 
+@pytest.mark.nightly
 def test_twenty_changes_under_load_leave_every_upload_with_one_verdict_of_a_version_at_work(
     fleet: Fleeting, own: tuple[support.DurableRedis, House], tmp_path: Path
 ) -> None:

@@ -32,7 +32,7 @@ from worker.client import Moderation
 from worker.errors import REASONS
 from worker.records import Verdict
 
-pytestmark = pytest.mark.timeout(120)
+pytestmark = [pytest.mark.timeout(120), pytest.mark.thorough]
 
 ROOT = Path(__file__).parents[2]
 PNG = support.encode(Image.new("RGB", (40, 40), "navy"))

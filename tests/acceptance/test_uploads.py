@@ -15,7 +15,7 @@ import support
 from house import INLINE, House
 from rq.job import Job
 
-pytestmark = pytest.mark.timeout(180)
+pytestmark = [pytest.mark.timeout(180), pytest.mark.thorough]
 
 Own = tuple[support.DurableRedis, House]
 
@@ -76,6 +76,7 @@ def test_a_worker_that_is_told_so_leaves_the_stream_alone(
     assert house.connection.xlen("sluice:uploads") == 1
 
 
+@pytest.mark.nightly
 def test_workers_that_are_killed_lose_no_upload_and_judge_none_twice(
     own: Own, settings: dict[str, object], tmp_path: Path
 ) -> None:

@@ -24,7 +24,7 @@ from rq.worker import Worker
 from worker.ledger.entry import read_entry
 from worker.records import Verdict
 
-pytestmark = pytest.mark.timeout(180)
+pytestmark = [pytest.mark.timeout(180), pytest.mark.thorough]
 
 #: An import of this module leaves a file behind.
 SIDE_EFFECT = "import pathlib\npathlib.Path({file!r}).write_text('imported')\ndef run(*args, **kwargs): return 1\n"

@@ -16,6 +16,8 @@ from promql_parser import AggregateExpr, BinaryExpr, Call, MatrixSelector, Paren
 
 from worker.metrics import SCRAPED, Metrics
 
+pytestmark = pytest.mark.thorough
+
 PROMETHEUS = Path(__file__).parents[2] / "deploy" / "prometheus"
 RUNBOOK = Path(__file__).parents[2] / "docs" / "runbook.md"
 TESTS = sorted((PROMETHEUS / "tests").glob("*.yml"))

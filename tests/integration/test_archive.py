@@ -28,6 +28,8 @@ from worker.ledger.entry import ARCHIVE_GROUP as GROUP
 from worker.ledger.forgetting import FORGOTTEN, forget_in_stream, forget_on_shelf
 from worker.ledger.shelf import DirectoryShelf, Shelf, open_shelf
 
+pytestmark = pytest.mark.thorough
+
 
 @pytest.fixture
 def shelf(tmp_path: Path) -> DirectoryShelf:
@@ -152,6 +154,7 @@ def test_an_archiver_that_is_killed_loses_nothing_and_doubles_nothing(
     assert pending(connection) == 0
 
 
+@pytest.mark.nightly
 def test_archivers_that_are_killed_again_and_again_lose_nothing(
     connection: redis.Redis, redis_url: str, shelf: DirectoryShelf
 ) -> None:

@@ -122,6 +122,7 @@ def test_a_batch_of_32_costs_less_than_half_a_round_trip_a_job() -> None:
     assert rows["BatchWorker, 32"]["round_trips_per_job"] <= 0.4 < rows["SimpleWorker"]["round_trips_per_job"]
 
 
+@pytest.mark.nightly
 @pytest.mark.timeout(300)
 def test_the_path_from_queue_to_verdict_is_measured_beside_the_bare_encoder(tiny_clip: Path) -> None:
     ended = sluice(

@@ -18,6 +18,8 @@ from redis import Redis
 from rq import Queue, SimpleWorker
 from rq.worker import Worker
 
+pytestmark = pytest.mark.nightly
+
 
 def greet():
     return "hello"

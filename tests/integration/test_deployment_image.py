@@ -20,7 +20,7 @@ from receiver import SECRET
 
 from worker import __version__
 
-pytestmark = pytest.mark.timeout(180)
+pytestmark = [pytest.mark.timeout(180), pytest.mark.thorough]
 
 
 def tracked() -> list[str]:

@@ -26,6 +26,8 @@ from worker.encoder.clip import ClipEncoder, View, load_encoder
 from worker.errors import ModelUnavailable, UsageError
 from worker.intake.decode import Limits, ViewSpec, decode
 
+pytestmark = pytest.mark.thorough
+
 BUILTIN = Path(worker.encoder.__file__).parent / "builtin"
 LIMITS = Limits(10**8, 10**8, ("JPEG", "PNG"))
 LABELS = [

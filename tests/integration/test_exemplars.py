@@ -28,6 +28,8 @@ from worker.policy.registry import load_directory, shipped_directory
 from worker.records import ImageRef, ModerationJob, Verdict
 from worker.settings import load_settings
 
+pytestmark = pytest.mark.thorough
+
 DRAWINGS = sorted((Path(worker.__file__).parent / "cli" / "demo_images").glob("*.png"))
 #: A drawing that is to be blocked and is not, and one that is blocked and shall not be.
 MISSED, FLAGGED = "water-pistol-fluent", "syringe-twemoji"

@@ -33,7 +33,7 @@ from worker.runtime.stable import ModelStable
 from worker.settings import load_settings
 from worker.sinks.stream import STREAM
 
-pytestmark = pytest.mark.timeout(120)
+pytestmark = [pytest.mark.timeout(120), pytest.mark.thorough]
 
 POLICIES = Path(__file__).parents[2] / "policies"
 DRAWINGS = Path(__file__).parents[2] / "worker" / "cli" / "demo_images"

@@ -23,6 +23,8 @@ from worker.pipeline import QueuedJob
 from worker.records import ACTION_ORDER, ImageRef, ModerationJob, Verdict
 from worker.settings import Settings
 
+pytestmark = pytest.mark.thorough
+
 DRAWINGS = Path(demo.__file__).parent / "demo_images"
 POLICIES = Path(__file__).parents[2] / "policies"
 #: What the demo policy blocks or sends to people, and means to.

@@ -25,6 +25,8 @@ from worker.sinks.outbox import DEAD, Outbox, endpoint_of
 from worker.sinks.stream import STREAM
 from worker.sinks.webhook import Reach, Webhooks, read_secrets
 
+pytestmark = pytest.mark.thorough
+
 TOKEN = "hush-hush"
 PRIVATE = Reach(allow_private=True)
 
