@@ -2,10 +2,10 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-# A test that a machine cannot run (no Prometheus, no redis-server) says so and is skipped; CI has them all.
-# Three at a time: most of them wait for other processes. A file's tests stay together, for they share what they start.
 # Tests start hundreds of processes; where the caller forbids compiled files, each would compile what it imports again.
 unexport PYTHONDONTWRITEBYTECODE
+# A test that a machine cannot run (no Prometheus, no redis-server) says so and is skipped; CI has them all.
+# Three at a time: most of them wait for other processes. A file's tests stay together, for they share what they start.
 PYTEST := $(BIN)/pytest -n 3 --dist loadfile --no-loadscope-reorder
 
 .PHONY: help demo demo-policy test check nightly conformance fmt bench chaos fuzz audit dashboards-preview install clean

@@ -93,6 +93,9 @@ def days_chart(found: Found) -> Markup:
                 )  # fmt: skip
         chart.axes.set_ylim(bottom=0)
         chart.axes.yaxis.get_major_locator().set_params(integer=True)
+        # Half a day on each side: matplotlib would lay one day alone out as twenty years.
+        margin = np.timedelta64(12, "h")
+        chart.axes.set_xlim(dates[0] - margin, dates[-1] + margin)
         _name_days(chart.axes, len(days))
         chart.axes.legend(frameon=False, ncols=4, loc="upper center", bbox_to_anchor=(0.5, 1.18))
     return chart.markup

@@ -20,6 +20,7 @@ from worker.records import Action
 from worker.scoring import score
 from worker.verdict import Decision, decide
 from worker.workbench.backtest import summary
+from worker.workbench.backtest.page import report_page
 from worker.workbench.backtest.run import Found, Scope, backtest
 
 NEW_YEAR = datetime(2026, 1, 1, 12, tzinfo=UTC)
@@ -190,3 +191,13 @@ def test_the_same_version_twice_changes_nothing_and_says_so() -> None:
     found = run([entry("it", judged.image({REVOLVER: 9}))], OLD)
     assert (found.flips, len(found.tally.because)) == ([], 0)
     assert any("both versions say the same" in note for note in summary.notes(found))
+
+
+@pytest.mark.parametrize("days", [1, 3, 40])
+def test_the_page_of_any_number_of_days_is_drawn_without_complaint(days: int, caplog: pytest.LogCaptureFixture) -> None:
+    entries = [entry(f"u{day}", judged.image({REVOLVER: 9}), NEW_YEAR + timedelta(days=day)) for day in range(days)]
+    after = version(weapons=WEAPONS | {"thresholds": {"review": 0.99}}, drugs=DRUGS)
+    page = report_page(run(entries, after), "m@r, fp32", "the stream", {}, looked_for_pictures=False)
+    assert "2026-01-01" in page
+    assert f"{days:,} milder" in page or f">{days:,}<" in page
+    assert caplog.records == []
