@@ -98,7 +98,7 @@ def score_roughly(embeddings: Matrix, compiled: CompiledPolicy) -> Floats:
     """Score images under one policy in single precision, in a fraction of the time that `score` takes.
 
     Args:
-        embeddings: `(views, dim)` float32, unit rows; `BLOCK_ROWS` of them at once are the fastest.
+        embeddings: `(views, dim)` float32, unit rows; a few thousand at once are the fastest.
         compiled: The policy under the encoder that made the embeddings.
 
     Returns:

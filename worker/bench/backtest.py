@@ -8,6 +8,7 @@ from __future__ import annotations
 import tempfile
 import threading
 import time
+import zlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
@@ -75,7 +76,7 @@ def bench_backtest(embeddings: int, rounds: int, progress: Callable[[str], None]
         Missing: The extra `report` is not installed.
     """
     files = -(-embeddings // _FILE_ENTRIES)
-    versions = (_compiled(1, 0.5), _compiled(2, 0.45))
+    versions = _versions()
     with tempfile.TemporaryDirectory(prefix="sluice-bench-") as directory:
         shelf, entries = DirectoryShelf(Path(directory)), _entries()
         progress(f"writing {files} files")
@@ -120,18 +121,29 @@ def _write(shelf: DirectoryShelf, number: int, entries: Sequence[LedgerEntry]) -
     shelf.write(f"{when:%Y-%m-%d}", f"{number}.parquet", parquet().write_entries(own))
 
 
-def _compiled(version: int, review: float) -> CompiledPolicy:
-    """Make a policy up: a hundred sentences, which lie elsewhere in each version."""
+def _versions() -> Versions:
+    """Make two versions of a policy up, a hundred sentences each: the second words one category anew."""
     categories = {
         f"category_{number}": Category(
             prompts=tuple(f"thing {number} of kind {kind}" for kind in range(_PROMPTS)),
-            thresholds=Thresholds(review=review, block=0.9),
+            thresholds=Thresholds(review=0.5, block=0.9),
         )
         for number in range(_CATEGORIES)
     }
     contrast = tuple(f"ordinary thing {number}" for number in range(_CONTRAST))
-    policy = Policy(policy="bench", version=version, contrast=contrast, categories=categories)
-    return compile_policy(policy, lambda texts: _unit_rows(version, len(texts)), _LOGIT_SCALE, _NAME)
+    before = Policy(policy="bench", version=1, contrast=contrast, categories=categories)
+    name, category = next(iter(categories.items()))
+    anew = category.model_copy(update={"prompts": tuple(f"{prompt}, closely" for prompt in category.prompts)})
+    after = before.model_copy(update={"version": 2, "categories": categories | {name: anew}})
+    return (_compiled(before), _compiled(after))
+
+
+def _compiled(policy: Policy) -> CompiledPolicy:
+    def embed(texts: Sequence[str]) -> Matrix:
+        """Each sentence lies where only its words say."""
+        return np.concatenate([_unit_rows(zlib.crc32(text.encode()), 1) for text in texts])
+
+    return compile_policy(policy, embed, _LOGIT_SCALE, _NAME)
 
 
 def _unit_rows(seed: int, count: int) -> Matrix:

@@ -154,34 +154,52 @@ def find_flips(part: Part, before: Side, after: Side, strongest: Strongest) -> t
     candidates: list[Candidate] = []
     for direction in DIRECTIONS:
         places = np.flatnonzero(steps > 0 if direction == "stricter" else steps < 0)
-        if len(places):
-            asks, other = (after, before) if direction == "stricter" else (before, after)
-            because, moved, scores = _explain(direction, places, asks, other)
-            counts.update(because)
-            order = np.lexsort((-scores, -moved, -np.abs(steps[places])))
-            room = Counter[str]()
-            for at in _each_image_once(part, places, order):
-                strength = (int(abs(steps[places[at]])), float(moved[at]), float(scores[at]))
-                room[because[at].category] += 1
-                if room[because[at].category] <= strongest.limit and strongest.may_keep(because[at], strength):
-                    candidates.append(_candidate(part, int(places[at]), because[at], strength))
+        if not len(places):
+            continue
+        asks, other = (after, before) if direction == "stricter" else (before, after)
+        names, reasons = asks.names, _explain(direction, places, asks, other)
+        codes = reasons.columns * len(CAUSES) + reasons.causes
+        for code, entries in zip(*np.unique(codes, return_counts=True), strict=True):
+            counts[_because(direction, names, code)] += int(entries)
+        by = np.abs(steps[places])
+        once = _each_image_once(part, places, np.lexsort((-reasons.scores, -reasons.moved, -by)))
+        for column in np.unique(reasons.columns):
+            for at in once[reasons.columns[once] == column][: strongest.limit]:
+                because = _because(direction, names, codes[at])
+                strength = (int(by[at]), float(reasons.moved[at]), float(reasons.scores[at]))
+                if strongest.may_keep(because, strength):
+                    candidates.append(_candidate(part, int(places[at]), because, strength))
     return counts, candidates
 
 
-def _explain(direction: Direction, places: Places, asks: Side, other: Side) -> tuple[list[Because], Floats, Floats]:
-    """Say of entries why one side asks for more than the other.
+@dataclass(frozen=True, slots=True)
+class _Reasons:
+    """Why n entries change: arrays of n."""
 
-    Returns:
-        The reason of each; by how much the score of the category that decides changes; and its score on the side that
-        asks for more. A category that only one side has changes by its whole score.
-    """
+    #: The column of the category that decides, on the side that asks for more.
+    columns: Places
+    #: Places in `CAUSES`.
+    causes: Places
+    #: By how much the score of that category changes; one that only one side has changes by its whole score.
+    moved: Floats
+    #: Its score on the side that asks for more.
+    scores: Floats
+
+
+def _because(direction: Direction, names: Sequence[str], code: int) -> Because:
+    column, cause = divmod(int(code), len(CAUSES))
+    return Because(direction, names[column], CAUSES[cause])
+
+
+def _explain(direction: Direction, places: Places, asks: Side, other: Side) -> _Reasons:
+    """Say of entries why one side asks for more than the other."""
     actions, scores = asks.judged.actions[places], asks.judged.scores[places]
     level = np.maximum.reduce(actions, axis=1)
     columns = np.where(actions == level[:, None], scores, -1.0).argmax(axis=1)
     rows = np.arange(len(places))
     theirs = _aligned(other, asks, places)
     found = scores[rows, columns]
-    difference = np.abs(found - np.where(np.isneginf(theirs[rows, columns]), 0.0, theirs[rows, columns]))
+    moved = np.abs(found - np.where(np.isneginf(theirs[rows, columns]), 0.0, theirs[rows, columns]))
     # What each side's thresholds make of the other's scores.
     by_threshold = actions_of(theirs, asks.compiled)[rows, columns] >= level
     counterpart = np.array([other.names.index(name) if name in other.names else -1 for name in asks.names])[columns]
@@ -189,9 +207,7 @@ def _explain(direction: Direction, places: Places, asks: Side, other: Side) -> t
     alone = "category appeared" if direction == "stricter" else "category vanished"
     causes = np.where(by_threshold == by_score, 2, np.where(by_threshold, 1, 0))
     causes[counterpart < 0] = CAUSES.index(alone)
-    names = asks.names
-    because = [Because(direction, names[column], CAUSES[cause]) for column, cause in zip(columns, causes, strict=True)]
-    return because, difference, found
+    return _Reasons(columns, causes, moved, found)
 
 
 def _aligned(scored: Side, like: Side, places: Places) -> Floats:
@@ -204,11 +220,12 @@ def _aligned(scored: Side, like: Side, places: Places) -> Floats:
     return aligned
 
 
-def _each_image_once(part: Part, places: Places, order: Places) -> Sequence[int]:
+def _each_image_once(part: Part, places: Places, order: Places) -> Places:
     """Return what `order` names, without those of an image that it has named before."""
     digests = part.batch.image_sha256s[part.entries][places][order]
     _, first = np.unique(digests, return_index=True)
-    return [int(at) for at in order[np.sort(first)]]
+    once: Places = order[np.sort(first)]
+    return once
 
 
 def _candidate(part: Part, place: int, because: Because, strength: Strength) -> Candidate:

@@ -13,8 +13,12 @@ import numpy as np
 
 from worker.ledger.batch import Halves, LedgerBatch, Places
 from worker.policy.compiled import CompiledPolicy, Floats, Matrix
-from worker.scoring import BLOCK_ROWS, roughness, score, score_roughly
+from worker.scoring import roughness, score, score_roughly
 from worker.verdict import Codes, actions_of, is_near_threshold
+
+#: Views of a part: with fewer, threads wait for one another between the calls of numpy; with more, logits leave the
+#: cache.
+PART_ROWS = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,10 +66,10 @@ class Judged:
 
 
 def parts_of(batch: LedgerBatch) -> Iterator[Part]:
-    """Cut a batch into parts of about `BLOCK_ROWS` views; the views of an entry stay together."""
+    """Cut a batch into parts of about `PART_ROWS` views; the views of an entry stay together."""
     start = 0
     while start < len(batch):
-        fitting = np.searchsorted(batch.starts, batch.starts[start] + BLOCK_ROWS, "right") - 1
+        fitting = np.searchsorted(batch.starts, batch.starts[start] + PART_ROWS, "right") - 1
         end = max(start + 1, int(fitting))
         yield Part(batch, slice(start, end))
         start = end
