@@ -6,7 +6,8 @@ accident: each caller gets a pool of its own.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, urlencode, urlsplit
@@ -14,6 +15,7 @@ from urllib.parse import parse_qsl, urlencode, urlsplit
 import redis
 from redis.backoff import AbstractBackoff, NoBackoff
 from redis.connection import parse_url
+from redis.exceptions import NoScriptError
 from redis.retry import Retry
 from redis.sentinel import Sentinel
 
@@ -71,6 +73,35 @@ class PatientRetry(Retry):
                 raise
 
         return super().call_with_retry(do_or_lose_the_connection, *arguments, **more)
+
+
+class Script:
+    """A script that Redis keeps, whoever is Redis when it is called.
+
+    redis-py's own loads a script that is missing and calls it again: one Redis may learn it and go away, and another,
+    or the same one started anew, be asked for it. Here the second call carries the script.
+
+    Args:
+        connection: A Redis that speaks bytes.
+        source: Lua.
+    """
+
+    def __init__(self, connection: redis.Redis, source: str) -> None:
+        self._connection = connection
+        self._source = source
+        self._digest = hashlib.sha1(source.encode(), usedforsecurity=False).hexdigest()
+
+    def __call__(self, keys: Sequence[str], arguments: Sequence[Any]) -> Any:
+        """Run it.
+
+        Raises:
+            redis.RedisError: Redis is away, or the script failed.
+        """
+        operands = (len(keys), *keys, *arguments)
+        try:
+            return self._connection.evalsha(self._digest, *operands)
+        except NoScriptError:
+            return self._connection.eval(self._source, *operands)
 
 
 def open_redis(url: str, backoff: PatientBackoff | None = None, answer_seconds: float | None = None) -> redis.Redis:

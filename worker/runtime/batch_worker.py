@@ -14,6 +14,7 @@ from typing import Any, ClassVar
 
 import redis
 from redis.client import Pipeline as Transaction
+from redis.exceptions import NoScriptError
 from rq import Queue
 from rq.exceptions import StopRequested
 from rq.executions import Execution
@@ -191,7 +192,8 @@ class BatchWorker(CommandedWorker):
                     return None
                 self.check_for_suspension(burst=False)
                 self._listen().wait(min(_LISTEN_SECONDS, left), lambda: self._stop_requested)
-            except (redis.ConnectionError, redis.TimeoutError) as error:
+            except (redis.ConnectionError, redis.TimeoutError, NoScriptError) as error:
+                # A script of RQ's may be loaded into a Redis that another has replaced before it is called.
                 log.warning("Redis does not answer (%s); trying again", error)
                 time.sleep(_LISTEN_SECONDS)
 

@@ -18,6 +18,7 @@ from rq.defaults import RQ_KEY_PREFIX
 from rq.job import Job
 from rq.utils import utcformat
 
+from worker.connection import Script
 from worker.errors import JobInvalid
 from worker.runtime.hashes import heeded
 
@@ -46,9 +47,9 @@ def prefixes_of(job_class: type[Job], queue_class: type[Queue]) -> Prefixes:
     return RQ_KEY_PREFIX, job_class.redis_job_namespace_prefix, queue_class.redis_queue_namespace_prefix
 
 
-def read_script(connection: redis.Redis, name: str) -> Any:
-    """Return a script of `lua/` that loads itself again where Redis has forgotten it."""
-    return connection.register_script((_SCRIPTS / f"{name}.lua").read_text(encoding="utf-8"))
+def read_script(connection: redis.Redis, name: str) -> Script:
+    """Return a script of `lua/`."""
+    return Script(connection, (_SCRIPTS / f"{name}.lua").read_text(encoding="utf-8"))
 
 
 @dataclass(slots=True)

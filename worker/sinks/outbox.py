@@ -16,6 +16,8 @@ from typing import Any, Literal, cast
 
 import redis
 
+from worker.connection import Script
+
 #: Redis stream of what was given up.
 DEAD = "sluice:webhooks:dead"
 #: Why a delivery was given up: the field `reason` of its dead letter.
@@ -100,7 +102,7 @@ class Outbox:
     def __init__(self, connection: redis.Redis, maxlen: int) -> None:
         self._connection = connection
         self._maxlen = maxlen
-        self._script = connection.register_script(_SCRIPT.read_text(encoding="utf-8"))
+        self._script = Script(connection, _SCRIPT.read_text(encoding="utf-8"))
 
     def accept(self, stream: str, group: str, entries: list[Incoming]) -> tuple[int, int]:
         """Take entries over from a consumer group, which is told so in the same step.
