@@ -71,7 +71,7 @@ def test_a_missed_upload_becomes_the_next_versions_exemplar_and_the_fleet_judges
         assert second.startswith("  weapons: 0.4")
         assert second.endswith(" block")
         assert third == "  the whole policy: allow → block"
-        assert last == "what else it changes: sluice backtest demo@1 demo@2"
+        assert last == "what else it changes: sluice backtest demo@2 --against demo@1"
 
         assert support.sluice("policy", "publish", file, settings=fleet).returncode == 0
         shutil.rmtree(directory)

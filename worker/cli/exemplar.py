@@ -131,12 +131,11 @@ def _tell_added(
 ) -> None:
     category = options.category
     old, new = (decision.categories[category] for decision in decisions)
-    trial = f"sluice backtest {before.ref} {after.ref}"
     row = {
         "file": str(target), "policy": after.policy, "version": after.version, "from": before.version,
         "digest": after.digest, "category": category, "as": options.kind, "content_id": options.content_id,
         "score": {"before": old.score, "after": new.score}, "action": {"before": old.action, "after": new.action},
-        "policy_action": {"before": decisions[0].action, "after": decisions[1].action}, "next": trial,
+        "policy_action": {"before": decisions[0].action, "after": decisions[1].action}, "next": _trial(before, after),
     }  # fmt: skip
     if options.json:
         print_json(row)
@@ -144,7 +143,11 @@ def _tell_added(
     print(f"{target} written, from version {before.version}: {category} has {options.content_id} as {options.kind}")
     print(f"  {category}: {old.score:.3f} {old.action} → {new.score:.3f} {new.action}")
     print(f"  the whole policy: {decisions[0].action} → {decisions[1].action}")
-    print(f"what else it changes: {trial}")
+    print(f"what else it changes: {_trial(before, after)}")
+
+
+def _trial(before: Policy, after: Policy) -> str:
+    return f"sluice backtest {after.ref} --against {before.ref}"
 
 
 def _look(options: argparse.Namespace, encoder: ClipEncoder, settings: Settings) -> Matrix:
@@ -228,16 +231,15 @@ def _remove(options: argparse.Namespace) -> int:
     before = valid_policy(file)
     _require_category(before, options.category)
     target, after, ref = remove_exemplar(file, options.category, options.name)
-    trial = f"sluice backtest {before.ref} {after.ref}"
     row = {
         "file": str(target), "policy": after.policy, "version": after.version, "from": before.version,
-        "digest": after.digest, "category": options.category, "removed": ref, "next": trial,
+        "digest": after.digest, "category": options.category, "removed": ref, "next": _trial(before, after),
     }  # fmt: skip
     if options.json:
         print_json(row)
     else:
         print(f"{target} written, from version {before.version}: {options.category} without {ref}")
-        print(f"what it changes: {trial}")
+        print(f"what it changes: {_trial(before, after)}")
     return 0
 
 
