@@ -17,7 +17,7 @@ from redis.backoff import AbstractBackoff, NoBackoff
 from redis.connection import parse_url
 from redis.exceptions import NoScriptError
 from redis.retry import Retry
-from redis.sentinel import Sentinel
+from redis.sentinel import Sentinel, SentinelManagedConnection, SentinelManagedSSLConnection
 
 from worker.errors import RedisUnreachable, UsageError
 
@@ -73,6 +73,23 @@ class PatientRetry(Retry):
                 raise
 
         return super().call_with_retry(do_or_lose_the_connection, *arguments, **more)
+
+
+class _MasterConnection(SentinelManagedConnection):
+    """Asks the sentinels each time that it connects.
+
+    redis-py's own asks them once, and goes back to the same address for as long as it tries one command again
+    (redis-py 8.1, issue 3874).
+    """
+
+    def connect_check_health(self, check_health: bool = True, retry_socket_connect: bool = True) -> None:
+        if not self._sock:
+            self.host, self.port = self.connection_pool.get_master_address()
+        super().connect_check_health(check_health, retry_socket_connect)
+
+
+class _MasterSSLConnection(_MasterConnection, SentinelManagedSSLConnection):
+    """The same over TLS."""
 
 
 class Script:
@@ -163,7 +180,8 @@ def _open_master(url: str, options: Mapping[str, Any]) -> redis.Redis:
         | (encrypted if is_tls else {})
         | asking,
     )
-    master: redis.Redis = sentinels.master_for(service, ssl=is_tls, **(dict(options) | given))
+    own = _MasterSSLConnection if is_tls else _MasterConnection
+    master: redis.Redis = sentinels.master_for(service, connection_class=own, **(dict(options) | given))
     return master
 
 

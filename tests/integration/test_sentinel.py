@@ -7,6 +7,7 @@ import subprocess
 import time
 from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ import support
 from house import House
 
 from worker.client import Moderation
-from worker.connection import open_redis
+from worker.connection import PatientBackoff, open_redis
 from worker.errors import UsageError
 from worker.settings import mask_url
 
@@ -107,6 +108,25 @@ def _knows(sentinels: list[int]) -> bool:
     except redis.RedisError:
         return False
     return True
+
+
+def test_a_command_that_waits_when_the_master_dies_goes_on_at_the_new_one(group: Group) -> None:
+    first = group.master()
+    with ThreadPoolExecutor(1) as threads, open_redis(group.url, PatientBackoff()) as patient, group.open() as other:
+        waiting = threads.submit(patient.blpop, ["line"], 60)
+        support.until(lambda: other.info("clients")["blocked_clients"] == 1, what="it waits")
+        group.processes[first].kill()
+        group.processes[first].wait()
+        support.until(lambda: group.master() != first, what="there is a new master")
+        support.until(lambda: _pushed(other), what="the new master takes what is written")
+        assert waiting.result(20) == (b"line", b"said")
+
+
+def _pushed(connection: redis.Redis) -> bool:
+    try:
+        return bool(connection.rpush("line", "said"))
+    except redis.RedisError:
+        return False
 
 
 @pytest.mark.chaos
