@@ -147,7 +147,11 @@ def _unread(row: dict[str, Any]) -> dict[str, Any]:
         (("demo@2", "--until", "2000-01-01"), 3, "in that time; widen --since and --until"),
         (("demo@2", "--examples", -1), 2, "--examples is between 0 and 1000"),
         (("demo@2", "--images", "/"), 2, "--images shows pictures in the report; name its file with --report"),
-        (("demo@2", "--report", "/no/such/place/out.html"), 2, "/no/such/place is no directory; name a file"),
+        (
+            ("demo@2", "--report", "/no/such/place/out.html"),
+            2,
+            "/no/such/place/out.html: No such file or directory; name a file",
+        ),
         (("demo@2", "--ledger", "/no/such/ledger", "--no-stream"), 3, "no ledger at /no/such/ledger; write one with"),
         (
             ("demo@2", "--redis-url", "redis://127.0.0.1:1/0"),

@@ -208,6 +208,7 @@ def test_a_policy_is_carried_over_to_another_model_with_the_same_flag_rates(
         (["--images", "BROKEN", "--max-flag-rate", "0.1"], 2, "none of the 1 files"),
         (["--images", "BROKEN", "--labels", "LABELS"], 2, "none of its"),
         (["--stream", "--redis-url", "redis://127.0.0.1:1/0", "--max-flag-rate", "0.1"], 3, "127.0.0.1:1"),
+        (["--ledger", "none", "--max-flag-rate", "0.1"], 3, "no ledger at none; write one with `sluice ledger"),
         (["--ledger", "EMPTY", "--max-flag-rate", "0.1"], 3, "the ledger holds nothing that builtin@"),
         (["--images", "IMAGES", "--labels", "LABELS", "--dry-run", "--report", "/no/r.html"], 2, "/no/r.html: No such"),
     ],

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import re
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,7 +14,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from worker.cli.console import Commands, add_command, print_json, settings_of
-from worker.cli.ledger import WHERE, reachable_redis, shelf_at
+from worker.cli.ledger import WHERE, opened_ledger
 from worker.cli.progress import track
 from worker.cli.registry import hint
 from worker.errors import Missing, UsageError
@@ -64,6 +63,8 @@ def add_commands(commands: Commands) -> None:
 
 
 def _backtest(options: argparse.Namespace) -> int:
+    from worker.ledger.reader import LedgerReader, Wanted
+
     settings = settings_of(options)
     _check(options)
     new = _find(options.new, settings)
@@ -71,9 +72,9 @@ def _backtest(options: argparse.Namespace) -> int:
     since, until = (_when(text, flag) for text, flag in ((options.since, "--since"), (options.until, "--until")))
     if since is not None and until is not None and since >= until:
         raise UsageError(f"--since {options.since} is not before --until {options.until}")
-    with ExitStack() as stack:
-        # Before the model, which takes seconds: whoever forgot to start Redis hears of it at once.
-        reader = _reader(options, settings, since, until, stack)
+    # Before the model, which takes seconds: whoever forgot to start Redis hears of it at once.
+    with opened_ledger(options.ledger, not options.no_stream, settings) as sources:
+        reader = LedgerReader(*sources, Wanted(since, until))
         encoder, found = _run(options, settings, reader, old, new)
     _require_some(found, encoder, options, settings)
     if options.report:
@@ -83,6 +84,8 @@ def _backtest(options: argparse.Namespace) -> int:
 
 
 def _check(options: argparse.Namespace) -> None:
+    from worker.workbench.report.page import require_writable
+
     if options.no_stream and options.ledger is None:
         raise UsageError("--no-stream leaves nothing to read; name the archive with --ledger")
     if not 0 <= options.examples <= _MAX_EXAMPLES:
@@ -91,9 +94,8 @@ def _check(options: argparse.Namespace) -> None:
         raise UsageError(f"{options.images} is no directory; name the one that holds the pictures with --images")
     if options.images is not None and options.report is None:
         raise UsageError("--images shows pictures in the report; name its file with --report")
-    if options.report is not None and not options.report.absolute().parent.is_dir():
-        # Found out before the ledger is judged, not after.
-        raise UsageError(f"{options.report.parent} is no directory; name a file that can be written with --report")
+    if options.report is not None:
+        require_writable(options.report)
 
 
 def _find(ref: str, settings: Settings) -> Policy:
@@ -124,22 +126,6 @@ def _when(text: str | None, flag: str) -> datetime | None:
     except ValueError as error:
         raise UsageError(f"{flag} {text!r} is no time; write 30m, 12h, 7d or 4w, or 2026-01-31[T12:00Z]") from error
     return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
-
-
-def _reader(
-    options: argparse.Namespace,
-    settings: Settings,
-    since: datetime | None,
-    until: datetime | None,
-    stack: ExitStack,
-) -> LedgerReader:
-    from worker.ledger.reader import LedgerReader, Wanted
-
-    shelf = None if options.ledger is None else shelf_at(options.ledger, settings)
-    if shelf is not None and "://" not in options.ledger and not Path(options.ledger).expanduser().is_dir():
-        raise Missing(f"no ledger at {options.ledger}; write one with `sluice ledger archive --to {options.ledger}`")
-    connection = None if options.no_stream else stack.enter_context(reachable_redis(settings))
-    return LedgerReader(connection, shelf, Wanted(since, until))
 
 
 def _run(

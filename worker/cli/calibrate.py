@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from worker.cli.console import Commands, add_command, print_json, settings_of
 from worker.cli.gathering import LOOKING, load, look, policies_directory, remember, thumbnails
+from worker.cli.ledger import opened_ledger
 from worker.errors import UsageError
 
 if TYPE_CHECKING:
@@ -17,7 +18,6 @@ if TYPE_CHECKING:
 
     from worker.encoder.clip import ClipEncoder
     from worker.gallery import Gallery, Unseen
-    from worker.policy.compiled import CompiledPolicy
     from worker.policy.schema import Policy
     from worker.settings import Settings
     from worker.workbench.calibration.calibrate import Asked
@@ -88,9 +88,12 @@ def _calibrate(options: argparse.Namespace) -> int:
     from worker.policy.files import find_version_file, valid_policy
     from worker.workbench.calibration.calibrate import calibrate
     from worker.workbench.calibration.labels import Labels, read_labels
+    from worker.workbench.report.page import require_writable
 
     settings = settings_of(options)
     asked = _asked(options)
+    if options.report is not None:
+        require_writable(options.report)
     file = find_version_file(options.ref, policies_directory(settings))
     policy = valid_policy(file)
     rows = read_labels(options.labels, policy.categories) if options.labels else []
@@ -98,9 +101,12 @@ def _calibrate(options: argparse.Namespace) -> int:
     if gallery is not None:
         # Before anything is looked at: what is wrong with the labels is said at once.
         labels = _settle(rows, options, policy, _resolver(gallery))
-    encoder = load(settings)
-    compiled = compile_policy(policy, encoder.embed_texts, encoder.logit_scale, encoder.name)
-    pools, unseen = _pools(options, settings, gallery, encoder, compiled)
+    with opened_ledger(options.ledger, options.stream, settings) as sources:
+        encoder = load(settings)
+        compiled = compile_policy(policy, encoder.embed_texts, encoder.logit_scale, encoder.name)
+        pools, unseen = (
+            look(gallery, encoder, settings, compiled) if gallery else (remember(sources, encoder, compiled), [])
+        )
     if gallery is None:
         known = pools.places().keys()
         labels = _settle(rows, options, policy, lambda name: name if name in known else None)
@@ -165,18 +171,6 @@ def _settle(
             f"({next(iter(labels.unknown))!r}, line {rows[0].line}, is not); name where they are"
         )
     return labels
-
-
-def _pools(
-    options: argparse.Namespace,
-    settings: Settings,
-    gallery: Gallery | None,
-    encoder: ClipEncoder,
-    compiled: CompiledPolicy,
-) -> tuple[Pools, list[Unseen]]:
-    if gallery is None:
-        return remember(options, settings, encoder, compiled), []
-    return look(gallery, encoder, settings, compiled)
 
 
 def _write(file: Path, found: Calibrated) -> Path | None:

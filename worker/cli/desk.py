@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from worker.cli.console import Commands, add_command, print_json, settings_of
+from worker.cli.gathering import policies_directory
 from worker.errors import ModelUnavailable, PolicyMissing, UsageError
 
 if TYPE_CHECKING:
@@ -207,7 +208,7 @@ def _diff(options: argparse.Namespace) -> int:
     from worker.policy.diff import diff
     from worker.policy.files import find_policy
 
-    directory = policies_directory(options)
+    directory = policies_directory(settings_of(options))
     before, after = find_policy(options.a, directory), find_policy(options.b, directory)
     changes = diff(before, after)
     if options.json:
@@ -228,7 +229,7 @@ def _new(options: argparse.Namespace) -> int:
     from worker.policy.files import valid_policy, version_files
     from worker.policy.scaffold import SCHEMA_FILE, first_version, next_version, schema_text
 
-    directory = policies_directory(options)
+    directory = policies_directory(settings_of(options))
     name = _name(options.id)
     versions = version_files(directory / name)
     version = max(versions, default=0) + 1
@@ -249,16 +250,6 @@ def _new(options: argparse.Namespace) -> int:
     begun = f"from {source}" if source else "to fill in"
     print(f"{file} written, {begun}; check it with `sluice policy lint {file}`")
     return 0
-
-
-def policies_directory(options: argparse.Namespace) -> Path:
-    """Return the directory of the policies; an author's files are never those of a registry."""
-    policies = settings_of(options).policies
-    if policies == "redis":
-        raise UsageError(
-            "SLUICE_POLICIES is redis, and this command is about files; name their directory with --policies"
-        )
-    return Path(policies)
 
 
 def _name(text: str) -> str:

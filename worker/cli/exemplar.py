@@ -14,7 +14,8 @@ from rich.markup import escape
 from rich.table import Table
 
 from worker.cli.console import JUDGING, Commands, add_command, print_json, settings_of
-from worker.cli.desk import policies_directory
+from worker.cli.gathering import load, policies_directory
+from worker.cli.ledger import shelf_at
 from worker.errors import Missing, PolicyMissing, RedisUnreachable, UsageError
 
 if TYPE_CHECKING:
@@ -92,7 +93,6 @@ def _add_add(verbs: Commands) -> None:
 
 
 def _add(options: argparse.Namespace) -> int:
-    from worker.encoder.clip import load_encoder
     from worker.policy.compiled import compile_policy
     from worker.policy.correction import add_exemplar
     from worker.policy.files import valid_policy
@@ -106,12 +106,10 @@ def _add(options: argparse.Namespace) -> int:
     if options.strength is not None and not 0.5 < options.strength < 1:  # noqa: PLR2004 - as in the schema
         raise UsageError("--strength is a score above 0.5 and below 1")
     settings = settings_of(options)
-    file = _version_file(options.policy, policies_directory(options))
+    file = _version_file(options.policy, policies_directory(settings))
     before = valid_policy(file)
     _require_category(before, options.category)
-    encoder = load_encoder(
-        settings.model, settings.model_revision, settings.device, settings.precision, settings.batch_size
-    )
+    encoder = load(settings)
     seen = _look(options, encoder, settings) if options.image else _recall(options, encoder, settings)
 
     def judge(policy: Policy) -> Decision:
@@ -179,9 +177,8 @@ def _recall(options: argparse.Namespace, encoder: ClipEncoder, settings: Setting
         ExemplarMissing: It has none.
     """
     from worker.encoder.memo import rounded
-    from worker.ledger.shelf import open_shelf
 
-    shelf = open_shelf(options.ledger, settings.s3_buckets, settings.s3_endpoint_url) if options.ledger else None
+    shelf = shelf_at(options.ledger, settings) if options.ledger else None
     found = _look_up(options.content_id, shelf, settings)
     if encoder.name not in found:
         where = f"the ledger{f' or {shelf}' if shelf else ''}"
@@ -227,7 +224,7 @@ def _remove(options: argparse.Namespace) -> int:
     from worker.policy.correction import remove_exemplar
     from worker.policy.files import valid_policy
 
-    file = _version_file(options.policy, policies_directory(options))
+    file = _version_file(options.policy, policies_directory(settings_of(options)))
     before = valid_policy(file)
     _require_category(before, options.category)
     target, after, ref = remove_exemplar(file, options.category, options.name)

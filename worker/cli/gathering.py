@@ -5,9 +5,7 @@ In: options, settings, an encoder. Out: `Pools`, with a bar on stderr meanwhile.
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
-from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,11 +13,17 @@ from worker.cli.progress import track
 from worker.errors import Missing, UsageError
 
 if TYPE_CHECKING:
+    import redis
+
     from worker.encoder.clip import ClipEncoder
     from worker.gallery import Gallery, Unseen
+    from worker.ledger.shelf import Shelf
     from worker.policy.compiled import CompiledPolicy
     from worker.settings import Settings
     from worker.workbench.calibration.pools import Pools
+
+    #: The stream in Redis and an archive, where they are wanted.
+    Sources = tuple[redis.Redis | None, Shelf | None]
 
 #: Settings of commands that look at pictures of a directory.
 LOOKING = (
@@ -82,33 +86,22 @@ def look(
     return gathering.pools(), unseen
 
 
-def remember(options: argparse.Namespace, settings: Settings, encoder: ClipEncoder, compiled: CompiledPolicy) -> Pools:
-    """Read the ledger: Redis with `--stream`, an archive with `--ledger`, or both.
+def remember(sources: Sources, encoder: ClipEncoder, compiled: CompiledPolicy) -> Pools:
+    """Read the ledger: the stream in Redis, an archive, or both.
 
     Raises:
         Missing: It holds nothing that the model made, or cannot be read.
     """
     import numpy as np
 
-    from worker.connection import open_redis, require_redis
     from worker.encoder.memo import rounded
     from worker.ledger.reader import LedgerReader, Wanted
-    from worker.ledger.shelf import open_shelf
-    from worker.settings import mask_url
     from worker.workbench.calibration.pools import Gathering
 
     gathering = Gathering(compiled)
-    with ExitStack() as opened:
-        connection, shelf = None, None
-        if options.stream:
-            connection = opened.enter_context(open_redis(settings.redis_url))
-            require_redis(connection, mask_url(settings.redis_url))
-        if options.ledger is not None:
-            shelf = open_shelf(options.ledger, settings.s3_buckets, settings.s3_endpoint_url)
-        batches = LedgerReader(connection, shelf, Wanted(model=encoder.name)).batches()
-        for batch in track(batches, None, "reading the ledger"):
-            views = np.diff(batch.starts)
-            gathering.add(list(batch.content_ids), rounded(batch.embeddings), views, batch.times)
+    batches = LedgerReader(*sources, Wanted(model=encoder.name)).batches()
+    for batch in track(batches, None, "reading the ledger"):
+        gathering.add(list(batch.content_ids), rounded(batch.embeddings), np.diff(batch.starts), batch.times)
     if not len(gathering):
         raise Missing(
             f"the ledger holds nothing that {encoder.name} embedded; `sluice ledger show` names its models, "

@@ -5,8 +5,9 @@ from __future__ import annotations
 import argparse
 import signal
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict
+from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
 
@@ -18,7 +19,7 @@ from rich.table import Table
 
 from worker.cli.console import Commands, add_command, print_json, settings_of
 from worker.connection import PatientBackoff, open_redis, require_redis
-from worker.errors import RedisUnreachable, UsageError
+from worker.errors import Missing, RedisUnreachable, UsageError
 from worker.logs import configure_logging
 from worker.settings import Settings, mask_url
 
@@ -195,6 +196,24 @@ def shelf_at(place: str, settings: Settings) -> Shelf:
     from worker.ledger.shelf import open_shelf
 
     return open_shelf(place, settings.s3_buckets, settings.s3_endpoint_url)
+
+
+@contextmanager
+def opened_ledger(
+    place: str | None, stream: bool, settings: Settings
+) -> Iterator[tuple[redis.Redis | None, Shelf | None]]:
+    """Open an archive, the stream in Redis, or both: what is missing is said before anything takes long.
+
+    Raises:
+        Missing: There is no such directory.
+        RedisUnreachable: Redis does not answer, or went away.
+        UsageError: The place cannot be read.
+    """
+    shelf = None if place is None else shelf_at(place, settings)
+    if place is not None and "://" not in place and not Path(place).expanduser().is_dir():
+        raise Missing(f"no ledger at {place}; write one with `sluice ledger archive --to {place}`")
+    with reachable_redis(settings) if stream else nullcontext() as connection:
+        yield connection, shelf
 
 
 @contextmanager
