@@ -8,7 +8,7 @@ unexport PYTHONDONTWRITEBYTECODE
 # Three at a time: most of them wait for other processes. A file's tests stay together, for they share what they start.
 PYTEST := $(BIN)/pytest -n 3 --dist loadfile --no-loadscope-reorder
 
-.PHONY: help demo demo-policy test check nightly conformance fmt bench chaos fuzz audit dashboards-preview install clean
+.PHONY: help demo demo-policy test check nightly conformance fmt bench chaos soak fuzz audit dashboards-preview install clean
 
 help:
 	@echo "make demo    see Sluice work, with a Redis and a model of its own"
@@ -21,6 +21,7 @@ help:
 	@echo "make fmt     format and mend what can be mended"
 	@echo "make bench   measure; prints ratios, judges nothing"
 	@echo "make chaos   kill workers, models and Redis for ten minutes, and count the verdicts"
+	@echo "make soak    one worker at a steady pace for half an hour: memory and latency; ARGS=\"--minutes N\" makes it shorter"
 	@echo "make fuzz    feed decoders with broken files for five minutes; ARGS=\"--seconds N\" makes it shorter"
 	@echo "make dashboards-preview  play all that can go wrong to a real Prometheus, and draw the dashboards from it"
 	@echo "make install make .venv with everything that development needs"
@@ -76,6 +77,9 @@ bench: install
 
 chaos: install
 	$(BIN)/pytest -m chaos -s
+
+soak: install
+	$(BIN)/python -m tools.soak $(ARGS)
 
 # Asks a Prometheus that has scraped workers; writes build/dashboards.html. ARGS="--prometheus http://127.0.0.1:9090".
 dashboards-preview: install

@@ -18,12 +18,12 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from tools.drawings import write_drawings, write_labels
-from worker.cli.embedded_redis import embedded_redis, end
+from tools.running_worker import running_worker
+from worker.cli.embedded_redis import embedded_redis
 from worker.policy.registry import shipped_directory
 
 #: Variations of each of the 25 drawings, in each of two streams.
 _EACH = 12
-_READY_SECONDS, _POLL_SECONDS, _GOODBYE_SECONDS = 120.0, 0.2, 15.0
 _COLUMNS = "120"
 _KNIFE = "uploads/kitchen-knife-noto-0.png"
 _SENTENCE = "      - a kitchen knife for cooking\n"
@@ -71,22 +71,8 @@ class Desk:
     def worker(self) -> Iterator[None]:
         """Let a worker run that judges by the registry."""
         print("\n$ SLUICE_POLICIES=redis sluice work &", flush=True)
-        log = self.home / "worker.log"
-        with log.open("wb") as file:
-            process = subprocess.Popen(
-                [sys.executable, "-m", "worker", "work"],
-                cwd=self.home, env=self._environment | {"SLUICE_POLICIES": "redis"},
-                stdout=file, stderr=file, start_new_session=True,
-            )  # fmt: skip
-        try:
-            deadline = time.monotonic() + _READY_SECONDS
-            while "ready:" not in log.read_text():
-                if process.poll() is not None or time.monotonic() > deadline:
-                    raise SystemExit(f"the worker does not come up:\n{log.read_text()}")
-                time.sleep(_POLL_SECONDS)
+        with running_worker(self.home, self._environment | {"SLUICE_POLICIES": "redis"}):
             yield
-        finally:
-            end(process, _GOODBYE_SECONDS)
 
 
 def play(desk: Desk) -> None:
