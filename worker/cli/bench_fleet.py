@@ -52,7 +52,7 @@ def _fleet(options: argparse.Namespace) -> int:
         require_redis(open_redis(options.redis_url), mask_url(options.redis_url))
     from worker.bench.fleet import bench_fleet
 
-    table = Table("workers", "jobs/s", "of models", "Redis, cores", "µs a job", "workers, cores", "µs a job", "ceiling")
+    table = Table("fleet", "jobs/s", "of models", "Redis", "µs a job", "workers", "µs a job", "ceiling")
     with nullcontext((options.redis_url, None)) if options.redis_url else embedded_redis() as (url, _):
         for row in bench_fleet(
             url, options.workers, options.images_per_second, options.batch, options.seconds,
@@ -68,5 +68,6 @@ def _fleet(options: argparse.Namespace) -> int:
             say(f"{row.workers} workers: Redis spent its commands' time on {row.commands}")
     if not options.json:
         Console().print(table)
-        print("of models: of what the workers' models alone could do; ceiling: jobs/s that would fill a core of Redis")
+        print("of models: of what the workers' models alone could do; Redis, workers: cores that they filled")
+        print("ceiling: jobs/s that would fill a core of Redis")
     return 0
