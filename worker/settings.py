@@ -182,6 +182,9 @@ class Settings(BaseSettings):
     )
     uploads: bool = Field(True, description="enqueue what backends add to the Redis stream `sluice:uploads`")
     verdict_stream_maxlen: int = Field(100_000, ge=1, description="verdicts that the Redis stream keeps, about")
+    result_ttl_seconds: int = Field(
+        500, ge=1, description="for how long RQ keeps a job that ended, unless its producer says otherwise"
+    )
     ledger_maxlen: int = Field(
         50_000,
         ge=0,

@@ -343,6 +343,19 @@ def test_a_burst_serves_the_urgent_first_and_ends(
     assert Worker.all(house.connection) == []
 
 
+def test_a_job_that_ended_stays_as_long_as_its_producer_or_else_the_setting_says(
+    own: tuple[support.DurableRedis, House], settings: dict[str, object], tmp_path: Path
+) -> None:
+    server, house = own
+    asked, silent = house.enqueue("asked", result_ttl=300), house.enqueue("silent")
+    more = {"redis_url": server.url, "result_ttl_seconds": 60}
+    with support.running_worker(settings | more, tmp_path, "--burst", wait=False) as worker:
+        assert worker.process.wait(support.PATIENCE_SECONDS) == 0
+    kept = [house.connection.ttl(f"rq:job:{job.id}") for job in (asked, silent)]
+    assert 240 < kept[0] <= 300
+    assert 0 < kept[1] <= 60
+
+
 def test_sigterm_finishes_the_batches_in_hand_and_takes_no_more(
     own: tuple[support.DurableRedis, House], settings: dict[str, object], tmp_path: Path
 ) -> None:

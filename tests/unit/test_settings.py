@@ -47,6 +47,7 @@ DEFAULTS: dict[str, Any] = {
     "callbacks": (),
     "uncalibrated": "warn",
     "verdict_stream_maxlen": 100_000,
+    "result_ttl_seconds": 500,
     "ledger_maxlen": 50_000,
     "ledger_ttl_seconds": 0,
     "promote_min_verdicts": 1000,

@@ -106,6 +106,7 @@ class Service:
             stable=stable,
             hurry=hurry,
             worker_ttl=_WORKER_TTL_SECONDS,
+            default_result_ttl=self.settings.result_ttl_seconds,
             log_job_description=False,
         )
         self._worker = worker
