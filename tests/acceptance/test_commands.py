@@ -70,13 +70,23 @@ def test_help_comes_without_the_libraries_that_take_seconds(command: tuple[str, 
     assert said.stdout.startswith(" ".join(["usage: sluice", *command]))
     imported = {line.rpartition("|")[2].strip() for line in said.stderr.splitlines()}
     assert "worker.cli" in imported
-    assert not imported & {"torch", "transformers", "numpy", "PIL"}
+    assert not imported & {"torch", "transformers", "numpy", "PIL", "shtab"}
 
 
 def test_every_command_has_help() -> None:
     for command, parser in commands(build_parser()):
         assert parser.format_help().startswith(" ".join(["usage: sluice", *command]))
         assert parser.description, command
+
+
+@pytest.mark.parametrize("command", [command for command, _ in commands(build_parser()) if command], ids=" ".join)
+def test_every_command_shows_how_it_is_typed(command: tuple[str, ...]) -> None:
+    parsers = dict(commands(build_parser()))
+    typed = " ".join(["sluice", *command])
+    shown = re.split(r"\n\n", parsers[command].epilog or "")[0].splitlines()
+    assert shown[:1] == ["examples:"]
+    assert shown[1:]
+    assert [line for line in shown[1:] if not re.match(rf"  {re.escape(typed)}( |$)", line)] == []
 
 
 def test_python_m_worker_is_the_same_command() -> None:
@@ -105,8 +115,11 @@ def test_wrong_usage_is_one_line_that_names_the_help(typed: str, cause: str, usa
 
 
 def _typed() -> Iterator[str]:
-    for block in re.findall(r"^```sh\n(.*?)^```", README.read_text(), re.DOTALL | re.MULTILINE):
-        yield from re.findall(r"^sluice .*", block, re.MULTILINE)
+    for page in (README, *sorted(README.parent.glob("docs/*.md"))):
+        for block in re.findall(r"^```(?:sh)?\n(.*?)^```", page.read_text(), re.DOTALL | re.MULTILINE):
+            lines = re.sub(r"\\\n\s*", "", block)
+            for line in re.findall(r"^(?:\$ )?(?:SLUICE_\w+=\S+ )*(sluice .*)", lines, re.MULTILINE):
+                yield re.split(r" \|+ | > | < | & ?$", line)[0]
     for _, parser in commands(build_parser()):
         for example in re.findall(r"^  (sluice .*)", parser.epilog or "", re.MULTILINE):
             # Two spaces begin what the command does.
@@ -114,12 +127,12 @@ def _typed() -> Iterator[str]:
 
 
 @pytest.mark.parametrize("typed", sorted(set(_typed())))
-def test_what_the_readme_and_the_help_tell_people_to_type_is_understood(typed: str) -> None:
+def test_what_the_pages_and_the_help_tell_people_to_type_is_understood(typed: str) -> None:
     assert build_parser().parse_args(shlex.split(typed, comments=True)[1:]).run
 
 
-def test_the_readme_and_the_help_show_each_command() -> None:
-    shown = {shlex.split(typed)[1] for typed in _typed()}
+def test_the_pages_and_the_help_show_each_command() -> None:
+    shown = {shlex.split(typed, comments=True)[1] for typed in _typed()}
     assert shown >= {"demo", "work", "score", "classify", "enqueue", "verdicts", "policy", "doctor", "schema"}
 
 

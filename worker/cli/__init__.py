@@ -19,6 +19,7 @@ from worker.cli import (
     backtest,
     bench,
     calibrate,
+    completion,
     deliver,
     demo,
     explain,
@@ -34,7 +35,9 @@ from worker.cli.console import print_error
 from worker.errors import SluiceError, UsageError
 
 #: The groups, in the order of `--help`.
-_GROUPS = (demo, work, look, explain, queue, deliver, policy, stress, calibrate, backtest, ledger, bench, inspect)
+_GROUPS = (
+    demo, work, look, explain, queue, deliver, policy, stress, calibrate, backtest, ledger, bench, inspect, completion,
+)  # fmt: skip
 _EPILOG = """\
 start here:
   sluice demo                              see it work, with a Redis and a model of its own

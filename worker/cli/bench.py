@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 from worker.cli import bench_fleet
-from worker.cli.console import Commands, add_command, print_json, settings_of
+from worker.cli.console import Commands, add_command, add_group, print_json, settings_of
 from worker.cli.embedded_redis import embedded_redis
 from worker.cli.rows import print_rows, rounded, say
 from worker.connection import open_redis
@@ -38,8 +38,7 @@ _LEGEND = (
 
 def add_commands(commands: Commands) -> None:
     """Add the group's commands."""
-    group = commands.add_parser("bench", help="measure this machine", description="Measure this machine.")
-    verbs = group.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    verbs = add_group(commands, "bench", "measure this machine", "  sluice bench encoder\n  sluice bench queue")
     for add in (_add_encoder, _add_precision, _add_queue, _add_pipeline, _add_backtest, bench_fleet.add_verb):
         add(verbs)
 

@@ -25,6 +25,8 @@ JUDGING = (
 MODEL = ("model", "model_revision", "device", "precision", "image_max_bytes", "image_max_pixels", "image_formats")
 
 Commands = Any
+#: Begins the name that a setting's flag has among the parsed arguments.
+SETTING = "setting_"
 
 
 def add_command(
@@ -32,8 +34,8 @@ def add_command(
     name: str,
     run: Callable[[argparse.Namespace], int],
     help_line: str,
-    settings: Iterable[str] = (),
-    examples: str = "",
+    settings: Iterable[str],
+    examples: str,
 ) -> argparse.ArgumentParser:
     """Add one command, with a flag for each setting that it heeds.
 
@@ -49,7 +51,7 @@ def add_command(
         name,
         help=help_line,
         description=help_line[:1].upper() + help_line[1:] + ".",
-        epilog=f"examples:\n{examples}" if examples else None,
+        epilog=f"examples:\n{examples}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--debug", action="store_true", help="show a traceback when something goes wrong")
@@ -59,9 +61,31 @@ def add_command(
         is_switch = about.annotation is bool
         flag = "--" + field.replace("_", "-")
         more: dict[str, Any] = {"action": argparse.BooleanOptionalAction} if is_switch else {"metavar": "VALUE"}
-        group.add_argument(flag, dest=f"setting_{field}", default=None, help=about.description, **more)
+        group.add_argument(flag, dest=f"{SETTING}{field}", default=None, help=about.description, **more)
     parser.set_defaults(run=run)
     return parser
+
+
+def add_group(commands: Commands, name: str, help_line: str, examples: str) -> Commands:
+    """Add a command that only holds others.
+
+    Args:
+        commands: Where to add it.
+        name: What is typed.
+        help_line: One line.
+        examples: Shown under `--help`.
+
+    Returns:
+        Where to add the others.
+    """
+    group = commands.add_parser(
+        name,
+        help=help_line,
+        description=help_line[:1].upper() + help_line[1:] + ".",
+        epilog=f"examples:\n{examples}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    return group.add_subparsers(title="commands", metavar="COMMAND", required=True)
 
 
 def settings_of(options: argparse.Namespace) -> Settings:
@@ -76,9 +100,9 @@ def settings_of(options: argparse.Namespace) -> Settings:
 def flags_of(options: argparse.Namespace) -> dict[str, Any]:
     """Return the settings that were given as flags."""
     return {
-        name.removeprefix("setting_"): value
+        name.removeprefix(SETTING): value
         for name, value in vars(options).items()
-        if name.startswith("setting_") and value is not None
+        if name.startswith(SETTING) and value is not None
     }
 
 

@@ -45,6 +45,7 @@ def add_commands(commands: Commands) -> None:
         _demo,
         "see it work: a Redis, a worker with the packaged model, sample drawings, their verdicts and metrics",
         ("redis_url",),
+        "  sluice demo\n  sluice demo --redis-url redis://127.0.0.1:6379/0      a Redis of your own, without jobs",
     )
 
 

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from worker.cli.console import JUDGING, Commands, add_command, print_json, settings_of
+from worker.cli.console import JUDGING, Commands, add_command, add_group, print_json, settings_of
 from worker.cli.gathering import load, policies_directory
 from worker.cli.ledger import shelf_at
 from worker.errors import Missing, PolicyMissing, RedisUnreachable, UsageError
@@ -38,8 +38,7 @@ class ExemplarMissing(Missing):
 def add_verbs(verbs: Commands) -> None:
     """Add the commands to the group `policy`."""
     line = "images that were judged wrongly, as anchors of the next version"
-    group = verbs.add_parser("exemplar", help=line, description=line.capitalize() + ".")
-    own = group.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    own = add_group(verbs, "exemplar", line, "  sluice policy exemplar list demo")
     _add_add(own)
     remove = add_command(
         own,

@@ -27,10 +27,22 @@ _OLDEST_REDIS = (6, 2)
 def add_commands(commands: Commands) -> None:
     """Add the group's commands."""
     doctor = add_command(
-        commands, "doctor", _doctor, "check Redis, model, policies and metrics port, and say what to do", _EVERYTHING
+        commands,
+        "doctor",
+        _doctor,
+        "check Redis, model, policies and metrics port, and say what to do",
+        _EVERYTHING,
+        "  sluice doctor\n  sluice doctor --redis-url redis://10.0.0.5:6379/0 --model builtin --policy demo --json",
     )
     doctor.add_argument("--json", action="store_true", help="print one JSON object a check")
-    settings = add_command(commands, "settings", _settings, "print every setting and where it comes from", _EVERYTHING)
+    settings = add_command(
+        commands,
+        "settings",
+        _settings,
+        "print every setting and where it comes from",
+        _EVERYTHING,
+        "  sluice settings\n  sluice settings --precision int8 --json",
+    )
     settings.add_argument("--json", action="store_true", help="print one JSON object a setting")
     schema = add_command(
         commands,

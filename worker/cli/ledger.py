@@ -17,7 +17,7 @@ from rich.filesize import decimal
 from rich.markup import escape
 from rich.table import Table
 
-from worker.cli.console import Commands, add_command, print_json, settings_of
+from worker.cli.console import Commands, add_command, add_group, print_json, settings_of
 from worker.connection import PatientBackoff, open_redis, require_redis
 from worker.errors import Missing, RedisUnreachable, UsageError
 from worker.logs import configure_logging
@@ -36,8 +36,9 @@ WHERE = "a directory, or s3://BUCKET/PREFIX (of SLUICE_S3_BUCKETS)"
 def add_commands(commands: Commands) -> None:
     """Add the group's commands."""
     line = "embeddings of judged images: archive them, look at what there is, forget"
-    group = commands.add_parser("ledger", help=line, description=line.capitalize() + ".")
-    verbs = group.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    verbs = add_group(
+        commands, "ledger", line, "  sluice ledger show\n  sluice ledger archive --to /var/lib/sluice/ledger"
+    )
     _add_archive(verbs)
     show = add_command(
         verbs,

@@ -11,7 +11,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from worker.cli import desk, exemplar, fleet, port, trial, watching
-from worker.cli.console import Commands, add_command, print_json, settings_of
+from worker.cli.console import Commands, add_command, add_group, print_json, settings_of
 
 if TYPE_CHECKING:
     from worker.policy.schema import Policy
@@ -20,8 +20,7 @@ if TYPE_CHECKING:
 def add_commands(commands: Commands) -> None:
     """Add the group's commands."""
     line = "check, show and change policies"
-    group = commands.add_parser("policy", help=line, description=line.capitalize() + ".")
-    verbs = group.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    verbs = add_group(commands, "policy", line, "  sluice policy new house\n  sluice policy lint policies/")
     show = add_command(
         verbs,
         "show",
