@@ -7,16 +7,18 @@ unexport PYTHONDONTWRITEBYTECODE
 # A test that a machine cannot run (no Prometheus, no redis-server) says so and is skipped; CI has them all.
 # Three at a time: most of them wait for other processes. A file's tests stay together, for they share what they start.
 PYTEST := $(BIN)/pytest -n 3 --dist loadfile --no-loadscope-reorder
+SITE := NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
-.PHONY: help demo demo-policy test check nightly conformance fmt bench chaos soak fuzz audit dashboards-preview install clean
+.PHONY: help demo demo-policy test check site nightly conformance fmt bench chaos soak fuzz audit dashboards-preview install clean
 
 help:
 	@echo "make demo    see Sluice work, with a Redis and a model of its own"
 	@echo "make demo-policy  see a policy change: sentence, calibration, back-test, shadow, promotion; two minutes"
 	@echo "make test    run the tests, less those that take minutes"
-	@echo "make check   what CI runs: format, lint, import contracts, types, tests"
+	@echo "make check   what CI runs: format, lint, import contracts, types, links, tests"
 	@echo "make nightly what make check leaves out: workers killed under load, benchmarks, RQ's tests in small"
 	@echo "make conformance  run RQ's own tests against the worker, beside the same run with RQ's worker"
+	@echo "make site    the documentation as a site, in build/site"
 	@echo "make audit   known holes and licences of what is installed; needs the network"
 	@echo "make fmt     format and mend what can be mended"
 	@echo "make bench   measure; prints ratios, judges nothing"
@@ -53,7 +55,12 @@ check: install
 	$(BIN)/ruff check .
 	$(BIN)/lint-imports
 	$(BIN)/mypy
+	$(SITE) --quiet
 	$(PYTEST)
+
+# The pages of docs/, with the README in front, in build/site; every link must lead somewhere.
+site: install
+	$(SITE)
 
 nightly: install
 	$(PYTEST) -m nightly
