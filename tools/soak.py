@@ -212,7 +212,7 @@ def main() -> int:
             print(json.dumps(asdict(third)))
     else:
         columns = ("third", "verdicts", "p50 ms", "p99 ms", "worker MiB", "Redis MiB", "procs", "files", "threads")
-        table = Table(*columns)
+        table = Table(*columns, box=None)
         for third in thirds:
             name, uploads, *numbers = asdict(third).values()
             table.add_row(name, f"{uploads:,}", *(f"{number:,.1f}" for number in numbers))
