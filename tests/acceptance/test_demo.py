@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 import redis
@@ -112,8 +113,13 @@ def test_the_demo_shows_a_block_a_review_and_an_allow_and_ends_by_itself(tmp_pat
         count = float(list(action.values()).count(name))
         assert f'sluice_verdicts_total{{action="{name}",policy="demo",role="live"}} {count}' in demo.says
     # What it says to type next works where it was typed: outside a checkout.
-    (show,) = re.findall(r"sluice (policy show .*)", demo.says)
-    assert support.sluice(*show.split(), directory=tmp_path).stdout.startswith("demo@1 live")
+    score, show, doctor = re.findall(r"^     (\S*sluice .*)", demo.says, re.MULTILINE)
+    around: dict[str, Any] = {"cwd": tmp_path, "env": support.environment(), "capture_output": True, "text": True}
+    said = [subprocess.run(typed, shell=True, check=False, **around) for typed in (score, show, doctor)]
+    assert [done.returncode for done in said[:2]] == [0, 0]
+    assert re.search(r"│ block +│ weapons", said[0].stdout)
+    assert said[1].stdout.startswith("demo@1 live")
+    assert "redis" in said[2].stdout.lower()
 
 
 def _while_the_model_loads(demo: Demo) -> bool:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import os
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -173,13 +175,21 @@ def _show_next(console: Console) -> None:
 
     # Where the commands below find the policy, unless they are typed in a checkout.
     policies = "" if Path("policies/demo").is_dir() else f" --policies {shlex.quote(str(shipped_directory()))}"
+    drawing = shlex.quote(os.path.relpath(_IMAGES / "revolver-noto.png"))
+    typed = _as_typed()
     console.print(
         "\n5. your turn. The packaged model knows drawings, not photographs: it is for trying the tool, never for\n"
         "   moderating uploads. `sluice work` uses openai/clip-vit-base-patch32 unless told otherwise.\n\n"
-        "   one verdict, without a queue:             "
-        f"sluice score DRAWING.png --model builtin --policy demo{policies}\n"
-        f"   what the verdicts above were judged by:   sluice policy show demo{policies}\n"
-        f"   what a real set-up still lacks:           sluice doctor --model builtin{policies}\n",
+        f"   one verdict, without a queue:\n     {typed} score {drawing} --model builtin --policy demo{policies}\n"
+        f"   what the verdicts above were judged by:\n     {typed} policy show demo{policies}\n"
+        f"   what a real set-up still lacks:\n     {typed} doctor --model builtin{policies}\n",
         highlight=False,
         soft_wrap=True,
+    )
+
+
+def _as_typed() -> str:
+    """Return what starts this command here: its name, where a shell finds it."""
+    return (
+        "sluice" if shutil.which("sluice") else shlex.quote(os.path.relpath(Path(sys.executable).with_name("sluice")))
     )
