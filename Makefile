@@ -9,7 +9,7 @@ unexport PYTHONDONTWRITEBYTECODE
 PYTEST := $(BIN)/pytest -n 3 --dist loadfile --no-loadscope-reorder
 SITE := NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
-.PHONY: help demo demo-policy test check site nightly conformance fmt bench chaos soak fuzz audit dashboards-preview install clean
+.PHONY: help demo demo-policy test check site nightly conformance fmt bench chaos recording soak fuzz audit dashboards-preview install clean
 
 help:
 	@echo "make demo    see Sluice work, with a Redis and a model of its own"
@@ -26,6 +26,7 @@ help:
 	@echo "make soak    one worker at a steady pace for half an hour: memory and latency; ARGS=\"--minutes N\" makes it shorter"
 	@echo "make fuzz    feed decoders with broken files for five minutes; ARGS=\"--seconds N\" makes it shorter"
 	@echo "make dashboards-preview  play all that can go wrong to a real Prometheus, and draw the dashboards from it"
+	@echo "make recording  type the commands of the README's picture anew"
 	@echo "make install make .venv with everything that development needs"
 	@echo "make clean   remove what the others made"
 
@@ -84,6 +85,10 @@ bench: install
 
 chaos: install
 	$(BIN)/pytest -m chaos -s
+
+# Types the commands of the README's picture anew; half a minute.
+recording: install
+	$(BIN)/python -m tools.recording
 
 soak: install
 	$(BIN)/python -m tools.soak $(ARGS)
