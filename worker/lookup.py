@@ -39,7 +39,9 @@ class VerdictMissing(Missing):
 
 
 def find_verdict(connection: redis.Redis, ref: str) -> Verdict:
-    """Find a verdict by the id of its job, or by its own.
+    """Find a verdict by the id of its job, or by its own; else the newest of an upload with this content id.
+
+    A content id is the platform's, or its user's, to choose: it never hides the verdict of a job.
 
     Args:
         connection: A Redis that speaks bytes.
@@ -51,7 +53,7 @@ def find_verdict(connection: redis.Redis, ref: str) -> Verdict:
         redis.RedisError: Redis does not answer.
     """
     if not _ID.fullmatch(ref):
-        raise UsageError(f"{printable(ref)} is no file, no URL and no id; name an image, a job or a verdict")
+        raise UsageError(f"{printable(ref)} is no file, no URL and no id; name an image, a job, a verdict or an upload")
     returned = _returned(connection, ref)
     if returned is not None:
         return returned
@@ -102,18 +104,23 @@ def _returned(connection: redis.Redis, ref: str) -> Verdict | None:
 def _in_stream(connection: redis.Redis, ref: str) -> tuple[Verdict | None, int]:
     """Look through the stream, newest first; also how many entries were looked at."""
     wanted, looked, last = ref.encode(), 0, "+"
+    of_upload: Verdict | None = None
     while looked < MAX_VERDICTS:
         rows: Any = connection.xrevrange(STREAM, last, "-", count=min(_PAGE, MAX_VERDICTS - looked))
         for _, fields in rows:
             text = fields.get(b"verdict", b"")
             # Reading each would take ten times as long as looking for the id in it.
-            if wanted in text and (verdict := _parse(text)) is not None and ref in (verdict.job_id, verdict.verdict_id):
+            if wanted not in text or (verdict := _parse(text)) is None:
+                continue
+            if ref in (verdict.job_id, verdict.verdict_id):
                 return verdict, looked
+            if ref == verdict.content_id:
+                of_upload = of_upload or verdict
         looked += len(rows)
         if not rows:
             break
         last = "(" + rows[-1][0].decode()
-    return None, looked
+    return of_upload, looked
 
 
 def _parse(text: bytes) -> Verdict | None:
@@ -132,8 +139,8 @@ def _say_missing(connection: redis.Redis, ref: str, looked: int) -> str:
         return f"job {ref} has no verdict yet, it is {status.decode()}; ask again when it has ended"
     more = "" if looked < MAX_VERDICTS else ", and older ones were not looked at"
     return (
-        f"no verdict of a job or of its own id {ref} among the {looked} newest of {STREAM}{more}; Redis keeps "
-        "SLUICE_VERDICT_STREAM_MAXLEN of them, so explain the image itself, or take the id from `sluice verdicts`"
+        f"no verdict of a job, an upload or its own id {ref} among the {looked} newest of {STREAM}{more}; Redis keeps "
+        "SLUICE_VERDICT_STREAM_MAXLEN of them; explain the image itself, or take an id from `sluice verdicts --json`"
     )
 
 

@@ -358,9 +358,14 @@ def test_an_unknown_id_is_one_line_that_says_where_was_looked(
 ) -> None:
     code, out, err = explain("0" * 32, redis_url=house.url)
     assert (code, out) == (3, "")
-    assert re.fullmatch(r"sluice: no verdict .* 0{32} among the 2 newest of sluice:verdicts; .*sluice verdicts`\n", err)
+    assert re.fullmatch(
+        r"sluice: no verdict .* 0{32} among the 2 newest of sluice:verdicts; .*sluice verdicts --json`\n", err
+    )
     code, _, err = explain("photo.jpgg", redis_url=house.url)
-    assert (code, err) == (2, "sluice: photo.jpgg is no file, no URL and no id; name an image, a job or a verdict\n")
+    assert (code, err) == (
+        2,
+        "sluice: photo.jpgg is no file, no URL and no id; name an image, a job, a verdict or an upload\n",
+    )
 
 
 def test_a_stream_that_is_too_long_is_looked_through_in_part_and_that_is_said(
@@ -375,6 +380,17 @@ def test_a_stream_that_is_too_long_is_looked_through_in_part_and_that_is_said(
     assert lookup.find_verdict(connection, "job-2") == verdicts[2]
     with pytest.raises(lookup.VerdictMissing, match="among the 3 newest of sluice:verdicts, and older ones were not"):
         lookup.find_verdict(connection, "job-1")
+
+
+def test_an_upload_is_found_by_its_content_id_but_hides_no_job(connection: redis.Redis) -> None:
+    first, again, posing = (
+        judged.verdict(judged.image({}), job_id=job_id, content_id=content_id)
+        for job_id, content_id in (("job-1", "upload-1"), ("job-2", "upload-1"), ("job-3", "job-1"))
+    )
+    for verdict in (first, again, posing):
+        connection.xadd(STREAM, {"verdict": verdict.to_json()})
+    assert lookup.find_verdict(connection, "upload-1") == again
+    assert lookup.find_verdict(connection, "job-1") == first
 
 
 def test_a_job_that_waits_has_no_verdict_yet(

@@ -31,6 +31,7 @@ def add_commands(commands: Commands) -> None:
         "say why an upload was allowed, sent to review or blocked, and what would have changed that",
         _SETTINGS,
         "  sluice explain photo.jpg --policy demo --model builtin --heat heat.png\n"
+        "  sluice explain upload-4711                 the newest verdict of an upload\n"
         "  sluice explain 1f0c…                       of a job or a verdict: `sluice verdicts --json` prints both ids\n"
         "  sluice explain 1f0c… --image upload.jpg --report why.html\n"
         "  sluice explain 1f0c… --audience user --appeal https://example.org/appeal\n\n"
@@ -38,7 +39,11 @@ def add_commands(commands: Commands) -> None:
         "is used; what needs embeddings takes them from the ledger, or from --image. Exit code 1: the image\n"
         "could not be judged.",
     )
-    explain.add_argument("target", metavar="IMAGE|URL|JOB|VERDICT_ID", help="what to explain")
+    explain.add_argument(
+        "target",
+        metavar="IMAGE|URL|JOB|VERDICT_ID|CONTENT_ID",
+        help="what to explain; of an upload's verdicts, the newest",
+    )
     explain.add_argument(
         "--audience", choices=("reviewer", "user"), default="reviewer", help="user: what the uploader may read"
     )
