@@ -99,7 +99,8 @@ def require_default(policies: PolicySet, settings: Settings) -> PolicySet:
     if settings.policy not in policies.refs():
         known = ", ".join(policies.refs())
         where = "the registry" if settings.policies == REDIS else settings.policies
-        raise PolicyMissing(f"no policy {settings.policy} at work in {where}; set SLUICE_POLICY to one of {known}")
+        unknown = f"no policy {settings.policy} at work in {where}; set SLUICE_POLICY to one of {known}"
+        raise PolicyMissing(policies.lacking(settings.policy, unknown))
     return policies
 
 

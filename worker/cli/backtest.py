@@ -108,12 +108,11 @@ def _find(ref: str, settings: Settings) -> Policy:
     from worker.errors import PolicyMissing
 
     policies = policy_source(settings).load()
-    name, _, version = ref.partition("@")
-    if not version and name in policies.rollouts:
-        return policies.policies[name, policies.rollouts[name].live]
-    if not version.isdecimal() or (name, int(version)) not in policies.policies:
-        raise PolicyMissing(f"no policy {ref}; name a file, or one of {', '.join(policies.refs())} in the registry")
-    return policies.policies[name, int(version)]
+    policy = policies.get(ref)
+    if policy is None:
+        known = f"no policy {ref}; name a file, or one of {', '.join(policies.refs())} in the registry"
+        raise PolicyMissing(policies.lacking(ref, known))
+    return policy
 
 
 def _when(text: str | None, flag: str) -> datetime | None:

@@ -91,13 +91,12 @@ def find_policy(ref: str, directory: Path) -> Policy:
     """
     if ref.endswith((".yaml", ".yml")) or Path(ref).is_file():
         return valid_policy(Path(ref))
-    name, _, version = ref.partition("@")
     policies = load_directory(directory)
-    if version.isdecimal() and (found := policies.policies.get((name, int(version)))):
-        return found
-    if "@" not in ref and name in policies.rollouts:
-        return policies.policies[name, policies.rollouts[name].live]
-    raise PolicyMissing(f"no policy {ref}; name a file, or one of {', '.join(policies.refs())} in {directory}")
+    policy = policies.get(ref)
+    if policy is None:
+        known = f"no policy {ref}; name a file, or one of {', '.join(policies.refs())} in {directory}"
+        raise PolicyMissing(policies.lacking(ref, known))
+    return policy
 
 
 def find_version_file(ref: str, directory: Path) -> Path:

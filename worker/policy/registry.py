@@ -47,10 +47,28 @@ class PolicySet:
         name, _, pinned = ref.partition("@")
         if not pinned and name in self.rollouts:
             return self.policies[name, self.rollouts[name].deciding_version(name, content_id)]
-        policy = self.policies.get((name, int(pinned))) if pinned.isdecimal() else None
+        policy = self.get(ref)
         if policy is None:
-            raise UnknownPolicy(f"unknown policy {ref}; known are {', '.join(self.refs())}")
+            raise UnknownPolicy(self.lacking(ref, f"unknown policy {ref}; known are {', '.join(self.refs())}"))
         return policy
+
+    def get(self, ref: str) -> Policy | None:
+        """Return the policy of `id` (its live version) or `id@version`; None: there is none."""
+        name, at, version = ref.partition("@")
+        if not at:
+            return self.policies[name, self.rollouts[name].live] if name in self.rollouts else None
+        return self.policies.get((name, int(version))) if version.isdecimal() else None
+
+    def lacking(self, ref: str, unknown: str) -> str:
+        """Say why there is no policy `ref`: what is meant is there and not live, or it is `unknown`."""
+        versions = sorted(version for name, version in self.policies if name == ref)
+        if not versions:
+            return unknown
+        named = ", ".join(f"{ref}@{version}" for version in versions)
+        return (
+            f"no version of {ref} is live; name one of {named}, or make one live: `{ref}: {{live: {versions[-1]}}}` in "
+            f"{ROLLOUT_FILE}, or `sluice policy activate {ref}@{versions[-1]}` in the registry"
+        )
 
     def shadows(self, policy_id: str, ref: str) -> list[Policy]:
         """Return the versions that watch when a job names `ref`: none when it is pinned to a version."""

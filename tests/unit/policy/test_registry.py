@@ -105,6 +105,21 @@ def test_an_unknown_policy_is_refused_with_the_known_ones(tmp_path: Path, ref: s
     assert str(caught.value) == f"unknown policy {ref}; known are default, default@1"
 
 
+def test_a_policy_of_which_no_version_is_live_is_told_from_one_that_is_not_there(tmp_path: Path) -> None:
+    write(tmp_path, version=1)
+    write(tmp_path, version=2)
+    (tmp_path / "rollout.yaml").write_text("{}\n")
+    policies = load_directory(tmp_path)
+    says = "no version of default is live; name one of default@1, default@2, or make one live: `default: {live: 2}`"
+
+    with pytest.raises(UnknownPolicy) as caught:
+        policies.deciding("default", "upload-1")
+
+    assert str(caught.value).startswith(says)
+    assert policies.deciding("default@1", "upload-1").version == 1
+    assert policies.lacking("other", "unknown") == "unknown"
+
+
 def test_a_directory_that_is_not_there_is_missing(tmp_path: Path) -> None:
     for path in (tmp_path / "nowhere", write(tmp_path)):
         with pytest.raises(PolicyMissing, match="set SLUICE_POLICIES to one"):
