@@ -94,18 +94,18 @@ def sigmoid(x: Floats) -> Floats:
     return _sigmoid(x.copy()).astype(np.float64, copy=False)
 
 
-def score_roughly(embeddings: Matrix, compiled: CompiledPolicy) -> Floats:
+def score_roughly(similarities: Matrix, compiled: CompiledPolicy) -> Floats:
     """Score images under one policy in single precision, in a fraction of the time that `score` takes.
 
     Args:
-        embeddings: `(views, dim)` float32, unit rows; a few thousand at once are the fastest.
+        similarities: `(sentences, views)` float32: `compiled.sentences @ embeddings.T`; of a few thousand views at once
+            it is the fastest.
         compiled: The policy under the encoder that made the embeddings.
 
     Returns:
         `(views, categories)`, each within `roughness` of what `score` finds.
     """
-    logits = compiled.sentences @ embeddings.T
-    logits *= np.float32(compiled.logit_scale)
+    logits = similarities * np.float32(compiled.logit_scale)
     if compiled.offsets is not None:
         logits -= compiled.offsets[:, None].astype(np.float32)
     return _weigh(logits, compiled)[1].T.astype(np.float64)

@@ -75,18 +75,43 @@ def parts_of(batch: LedgerBatch) -> Iterator[Part]:
         start = end
 
 
-def judge(embeddings: Matrix, starts: Places, compiled: CompiledPolicy) -> Judged:
+class Sentences:
+    """The sentences of two versions, each once: most of them are in both, and their products are most of the work.
+
+    Args:
+        before: One version.
+        after: The other.
+    """
+
+    def __init__(self, before: CompiledPolicy, after: CompiledPolicy) -> None:
+        together = np.concatenate([before.sentences, after.sentences])
+        _, first, places = np.unique(together, axis=0, return_index=True, return_inverse=True)
+        self._sentences = together[first]
+        self._places = np.split(places.reshape(-1), [len(before.sentences)])
+
+    def similarities(self, embeddings: Matrix) -> Iterator[Matrix]:
+        """Yield the similarities of both versions, `(sentences, rows)` each.
+
+        Args:
+            embeddings: `(rows, dim)` float32, unit rows.
+        """
+        found = self._sentences @ embeddings.T
+        return (found[places] for places in self._places)
+
+
+def judge(embeddings: Matrix, similarities: Matrix, starts: Places, compiled: CompiledPolicy) -> Judged:
     """Judge entries under one policy version.
 
     Args:
         embeddings: `(rows, dim)` float32, unit rows, as `rounded` gives them.
+        similarities: `(sentences, rows)` of the version's sentences to them.
         starts: `(n + 1,)`: where the rows of each entry begin, and the last ends.
         compiled: The version.
 
     Returns:
         For each entry the action that `decide(compiled, score(its rows, compiled))` takes.
     """
-    scores = _over_views(score_roughly(embeddings, compiled), starts)
+    scores = _over_views(score_roughly(similarities, compiled), starts)
     near = is_near_threshold(scores, compiled, roughness(compiled))
     if near.any():
         views = np.diff(starts)

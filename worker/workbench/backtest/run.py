@@ -18,7 +18,7 @@ from worker.errors import Missing
 from worker.ledger.batch import LedgerBatch
 from worker.policy.compiled import CompiledPolicy
 from worker.workbench.backtest.flips import Candidate, Flip, Side, Strongest, find_flips
-from worker.workbench.backtest.judging import Part, judge, parts_of
+from worker.workbench.backtest.judging import Part, Sentences, judge, parts_of
 from worker.workbench.backtest.tally import Tally
 
 #: Parts that wait for a thread, for each thread.
@@ -89,11 +89,14 @@ def backtest(
         Missing: The extra `report` is not installed.
     """
     left_out = LeftOut()
-    tally, strongest = Tally.empty(before, after), Strongest(examples)
+    tally, strongest, sentences = Tally.empty(before, after), Strongest(examples), Sentences(before, after)
 
     def look(part: Part) -> tuple[Tally, list[Candidate]]:
         rows, starts = rounded(part.embeddings), part.starts
-        old, new = (Side(compiled, judge(rows, starts, compiled)) for compiled in (before, after))
+        old, new = (
+            Side(compiled, judge(rows, similarities, starts, compiled))
+            for compiled, similarities in zip((before, after), sentences.similarities(rows), strict=True)
+        )
         counted = Tally.empty(before, after)
         counted.count(part, old, new)
         because, candidates = find_flips(part, old, new, strongest)
