@@ -11,7 +11,8 @@ import pytest
 from worker.cli import main
 from worker.encoder.clip import ClipEncoder, load_encoder
 from worker.policy.files import check_files, valid_policy
-from worker.policy.lint import Finding, lint_policy
+from worker.policy.findings import Finding
+from worker.policy.lint import lint_policy
 from worker.policy.scaffold import first_version
 from worker.policy.stored import read_embeddings
 from worker.policy.wording import Page, warn_of_wording

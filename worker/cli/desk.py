@@ -16,7 +16,7 @@ from worker.errors import ModelUnavailable, PolicyMissing, UsageError
 if TYPE_CHECKING:
     from worker.encoder.clip import ClipEncoder
     from worker.policy.files import Checked
-    from worker.policy.lint import Finding
+    from worker.policy.findings import Finding
     from worker.policy.schema import Policy
     from worker.policy.stored import StoredEmbeddings
     from worker.policy.wording import Page, Seen

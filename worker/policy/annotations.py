@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from worker import __version__
-from worker.policy.lint import Finding
+from worker.policy.findings import Finding
 from worker.policy.wording import WARNINGS
 
 _KINDS = {"schema": "The file is not a valid policy."} | WARNINGS

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
-from worker.policy.lint import Finding, finding_at, in_order, validate
+from worker.policy.findings import Finding, finding_at, in_order, validate
 from worker.policy.schema import Fraction, Name, Sentence, Text
 
 #: The file's name; it stands beside the versions of its policy.

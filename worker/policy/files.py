@@ -11,7 +11,7 @@ from pathlib import Path
 
 from worker.errors import PolicyInvalid, PolicyMissing
 from worker.policy.cases import CASES_FILE, CasesFile, lint_cases
-from worker.policy.lint import Finding
+from worker.policy.findings import Finding
 from worker.policy.registry import ROLLOUT_FILE, VERSION_FILE, lint_paths, lint_policy_file, load_directory
 from worker.policy.schema import Policy
 from worker.policy.wording import Page

@@ -14,7 +14,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstra
 
 from worker.errors import PolicyInvalid, UsageError
 from worker.policy.files import read_text
-from worker.policy.lint import Finding, finding_at, in_order, validate
+from worker.policy.findings import Finding, finding_at, in_order, validate
 from worker.policy.schema import Sentence
 
 #: The file that comes with Sluice.

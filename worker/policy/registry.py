@@ -15,7 +15,8 @@ from pydantic import TypeAdapter
 
 from worker.errors import PolicyInvalid, PolicyMissing, UnknownPolicy
 from worker.policy.beside import Beside
-from worker.policy.lint import Finding, lint_policy, lint_rollout
+from worker.policy.findings import Finding
+from worker.policy.lint import lint_policy, lint_rollout
 from worker.policy.places import MAX_BYTES
 from worker.policy.rollout import Rollout
 from worker.policy.schema import Policy

@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
-from worker.policy.lint import Finding
+from worker.policy.findings import Finding
 from worker.policy.places import Path, Places, read_yaml
 from worker.policy.schema import Policy
 

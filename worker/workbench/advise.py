@@ -13,7 +13,7 @@ import numpy as np
 
 from worker.encoder.clip import Reading
 from worker.policy.compiled import CompiledPolicy, Matrix, compile_policy, embed_averaged
-from worker.policy.lint import Finding
+from worker.policy.findings import Finding
 from worker.policy.places import Path
 from worker.policy.schema import Calibration, Policy
 from worker.policy.wording import Page, Seen, sentences_of, warn_of_thresholds

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 from worker.policy.annotations import as_github, as_sarif
-from worker.policy.lint import Finding
+from worker.policy.findings import Finding
 from worker.policy.wording import WARNINGS
 
 ERROR = Finding("/work/policies/a b/v1.yaml", 3, 11, "contrast", "should be a list, 100% of it\nor: none")

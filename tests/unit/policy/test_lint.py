@@ -6,7 +6,8 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from worker.policy.lint import Finding, lint_policy
+from worker.policy.findings import Finding
+from worker.policy.lint import lint_policy
 from worker.policy.schema import Policy
 
 POLICY = """\

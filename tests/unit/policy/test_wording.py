@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from worker.policy.lint import Finding, lint_policy
+from worker.policy.findings import Finding
+from worker.policy.lint import lint_policy
 from worker.policy.wording import NEGATION, Page, Seen, warn_of_thresholds, warn_of_wording
 
 POLICY = """\

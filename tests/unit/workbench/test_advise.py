@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from worker.encoder.clip import Reading
-from worker.policy.lint import Finding, lint_policy
+from worker.policy.findings import Finding
+from worker.policy.lint import lint_policy
 from worker.policy.wording import Page, Seen
 from worker.workbench.advise import UNRELATED, advise, typical_distance
 

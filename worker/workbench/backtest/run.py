@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 
@@ -91,18 +92,7 @@ def backtest(
     left_out = LeftOut()
     tally, strongest, sentences = Tally.empty(before, after), Strongest(examples), Sentences(before, after)
 
-    def look(part: Part) -> tuple[Tally, list[Candidate]]:
-        rows, starts = rounded(part.embeddings), part.starts
-        old, new = (
-            Side(compiled, judge(rows, similarities, starts, compiled))
-            for compiled, similarities in zip((before, after), sentences.similarities(rows), strict=True)
-        )
-        counted = Tally.empty(before, after)
-        counted.count(part, old, new)
-        because, candidates = find_flips(part, old, new, strongest)
-        counted.because.update(because)
-        return counted, candidates
-
+    look = partial(_look, before=before, after=after, sentences=sentences, strongest=strongest)
     with one_thread_a_product():
         for counted, candidates in _in_threads(look, _parts(batches, scope, left_out), threads):
             tally.add(counted)
@@ -110,6 +100,21 @@ def backtest(
             tell(counted.entries)
         flips = strongest.flips(before, after)
     return Found(before, after, tally, flips, left_out)
+
+
+def _look(
+    part: Part, before: CompiledPolicy, after: CompiledPolicy, sentences: Sentences, strongest: Strongest
+) -> tuple[Tally, list[Candidate]]:
+    rows, starts = rounded(part.embeddings), part.starts
+    old, new = (
+        Side(compiled, judge(rows, similarities, starts, compiled))
+        for compiled, similarities in zip((before, after), sentences.similarities(rows), strict=True)
+    )
+    counted = Tally.empty(before, after)
+    counted.count(part, old, new)
+    because, candidates = find_flips(part, old, new, strongest)
+    counted.because.update(because)
+    return counted, candidates
 
 
 @contextmanager
