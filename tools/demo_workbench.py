@@ -7,7 +7,6 @@ and the model are its own.
 from __future__ import annotations
 
 import argparse
-import os
 import shlex
 import shutil
 import subprocess
@@ -18,7 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from tools.drawings import write_drawings, write_labels
-from tools.running_worker import running_worker
+from tools.running_worker import environment, running_worker
 from worker.cli.embedded_redis import embedded_redis
 from worker.policy.registry import shipped_directory
 
@@ -40,10 +39,9 @@ class Desk:
 
     def __init__(self, home: Path, url: str) -> None:
         self.home = home
-        kept = {name: value for name, value in os.environ.items() if not name.startswith("SLUICE_")}
-        own = {"REDIS_URL": url, "MODEL": "builtin", "POLICY": "demo", "POLICIES": "policies", "METRICS_PORT": "0"}
-
-        self._environment = kept | {"COLUMNS": _COLUMNS} | {f"SLUICE_{name}": value for name, value in own.items()}
+        self._environment = environment(
+            redis_url=url, model="builtin", policy="demo", policies="policies", metrics_port="0"
+        ) | {"COLUMNS": _COLUMNS}
 
     def type(self, line: str, *files: str, registry: bool = False, most: int = 30, finds: bool = False) -> None:
         """Run a command, and show it and what it says.

@@ -25,7 +25,7 @@ from rich.console import Console
 from rich.text import Text
 
 from tools.drawings import DRAWINGS
-from tools.running_worker import running_worker
+from tools.running_worker import environment, running_worker
 from worker.cli.embedded_redis import embedded_redis
 from worker.policy.registry import shipped_directory
 
@@ -75,25 +75,23 @@ def play(home: Path) -> Iterator[tuple[str, list[str]]]:
         shutil.copy(drawing, home / f"{drawing.stem.rsplit('-', 1)[0].removeprefix('kitchen-')}.png")
     with ExitStack() as stack:
         url, _ = stack.enter_context(embedded_redis())
-        environment = _environment(url)
+        terminal = _terminal(url)
         for step in STEPS:
             if step.line.endswith("&"):
-                stack.enter_context(running_worker(home, environment))
+                stack.enter_context(running_worker(home, terminal))
                 yield step.line, []
             else:
-                yield step.line, _answer(step, home, environment)
+                yield step.line, _answer(step, home, terminal)
 
 
-def _environment(url: str) -> dict[str, str]:
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("SLUICE_")}
-    own = {"REDIS_URL": url, "MODEL": "builtin", "POLICY": "demo", "POLICIES": "policies", "METRICS_PORT": "0"}
-    kept["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), kept["PATH"]])
-    terminal = {"COLUMNS": str(_COLUMNS), "FORCE_COLOR": "1", "TERM": "xterm-256color"}
-    return kept | terminal | {f"SLUICE_{name}": value for name, value in own.items()}
+def _terminal(url: str) -> dict[str, str]:
+    own = environment(redis_url=url, model="builtin", policy="demo", policies="policies", metrics_port="0")
+    own["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), own["PATH"]])
+    return own | {"COLUMNS": str(_COLUMNS), "FORCE_COLOR": "1", "TERM": "xterm-256color"}
 
 
-def _answer(step: Step, home: Path, environment: dict[str, str]) -> list[str]:
-    done = subprocess.run(step.line, shell=True, check=False, cwd=home, env=environment, capture_output=True, text=True)
+def _answer(step: Step, home: Path, terminal: dict[str, str]) -> list[str]:
+    done = subprocess.run(step.line, shell=True, check=False, cwd=home, env=terminal, capture_output=True, text=True)
     if done.returncode != int(step.finds):
         raise SystemExit(f"{step.line}: exit code {done.returncode}\n{done.stderr}")
     lines = done.stdout.rstrip().splitlines()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import time
@@ -12,6 +13,12 @@ from pathlib import Path
 from worker.cli.embedded_redis import end
 
 _READY_SECONDS, _POLL_SECONDS, _GOODBYE_SECONDS = 120.0, 0.2, 15.0
+
+
+def environment(**settings: str) -> dict[str, str]:
+    """Return the environment of a command: none of the caller's SLUICE_ variables, but these settings."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("SLUICE_")}
+    return kept | {f"SLUICE_{name.upper()}": value for name, value in settings.items()}
 
 
 @contextmanager

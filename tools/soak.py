@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import tempfile
 import threading
 import time
@@ -24,7 +23,7 @@ from rich.console import Console
 from rich.table import Table
 
 from tools.drawings import write_drawings
-from tools.running_worker import running_worker
+from tools.running_worker import environment, running_worker
 from worker.cli.embedded_redis import embedded_redis
 from worker.client import Moderation
 from worker.policy.registry import shipped_directory
@@ -39,8 +38,8 @@ _SLACK_MIB, _SLACK_SHARE = 10.0, 0.03
 _MIB = 2**20
 #: What is bounded by length is soon full; jobs and their results go by themselves after 500 seconds.
 _SETTINGS = {
-    "MODEL": "builtin", "POLICY": "demo", "METRICS_PORT": "0", "MEMO_TTL_SECONDS": "0",
-    "VERDICT_STREAM_MAXLEN": "2000", "LEDGER_MAXLEN": "2000",
+    "model": "builtin", "policy": "demo", "metrics_port": "0", "memo_ttl_seconds": "0",
+    "verdict_stream_maxlen": "2000", "ledger_maxlen": "2000",
 }  # fmt: skip
 
 
@@ -137,7 +136,7 @@ def _watch(url: str, pid: int, samples: list[Sample], until: float) -> None:
     connection = Moderation.from_url(url).connection
     root = psutil.Process(pid)
     while (now := time.monotonic()) < until:
-        info: dict[str, float] = connection.info("memory")  # type: ignore[assignment]
+        info: dict[str, float] = connection.info("memory")
         own = [root, *root.children(recursive=True)]
         samples.append(
             Sample(
@@ -201,11 +200,10 @@ def main() -> int:
     parser.add_argument("--rate", type=float, default=15.0, help="uploads a second (15)")
     parser.add_argument("--json", action="store_true", help="print one JSON object a third")
     options = parser.parse_args()
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("SLUICE_")}
     with tempfile.TemporaryDirectory(prefix="sluice-soak-") as directory, embedded_redis() as (url, _):
         home = Path(directory)
-        own = _SETTINGS | {"REDIS_URL": url, "POLICIES": str(shipped_directory())}
-        with running_worker(home, kept | {f"SLUICE_{name}": value for name, value in own.items()}) as worker:
+        own = environment(redis_url=url, policies=str(shipped_directory()), **_SETTINGS)
+        with running_worker(home, own) as worker:
             traffic, thirds = soak(url, worker.pid, _pictures(home), options.minutes, options.rate)
     if options.json:
         for third in thirds:
