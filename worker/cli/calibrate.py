@@ -104,9 +104,11 @@ def _calibrate(options: argparse.Namespace) -> int:
     with opened_ledger(options.ledger, options.stream, settings) as sources:
         encoder = load(settings)
         compiled = compile_policy(policy, encoder.embed_texts, encoder.logit_scale, encoder.name)
-        pools, unseen = (
-            look(gallery, encoder, settings, compiled) if gallery else (remember(sources, encoder, compiled), [])
-        )
+        unseen: list[Unseen] = []
+        if gallery is None:
+            pools = remember(sources, encoder, compiled)
+        else:
+            pools, unseen = look(gallery, encoder, settings, compiled)
     if gallery is None:
         known = pools.places().keys()
         labels = _settle(rows, options, policy, lambda name: name if name in known else None)
